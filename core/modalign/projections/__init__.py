@@ -1,0 +1,7 @@
+"""Projections: shared modules that turn aligned features into embeddings."""
+
+from .linear import Linear
+from .mlp import MLP
+from .universal import Universal
+
+__all__ = ["MLP", "Linear", "Universal"]
