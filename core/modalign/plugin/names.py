@@ -44,9 +44,8 @@ def offers(plugins: Sequence[Plugin], kind: str) -> list[Offer]:
         UserError: if there is no such kind.
     """
     if kind not in KINDS:
-        raise UserError(
-            f"no kind of component is called '{kind}'{suggest(kind, KINDS)} Kinds: {', '.join(KINDS)}"
-        )
+        hint = suggest(kind, KINDS) or "."
+        raise UserError(f"no kind of component is called '{kind}'{hint} Known: {', '.join(KINDS)}")
     found = [
         Offer(kind, component, plugin.distribution, plugin.version)
         for plugin in plugins
@@ -76,8 +75,8 @@ def _unknown(plugins: Sequence[Plugin], known: list[Offer], kind: str, name: str
     bare = [offer.component.name for offer in known]
     names = [o.component.name if bare.count(o.component.name) == 1 else o.full_name for o in known]
     message = f"no {word} named '{name}'"
-    message += suggest(name, [*names, *(offer.full_name for offer in known)])
-    message += f". Known: {', '.join(names) or 'none'}."
+    message += suggest(name, [*names, *(offer.full_name for offer in known)]) or "."
+    message += f" Known: {', '.join(names) or 'none'}."
     missing = [f"{p.distribution} ({p.problem})" for p in plugins if not p.loaded]
     if missing:
         message += f" Not loaded: {'; '.join(missing)}."
