@@ -27,16 +27,17 @@ def command(clear_cache: bool, as_json: bool) -> None:
                 name = ""
     for warning in findings["warnings"]:
         click.echo(f"modalign: warning: {warning}", err=True)
-    click.echo(f"modalign: {len(findings['warnings']) or 'no'} problems found", err=True)
+    count = len(findings["warnings"])
+    click.echo(f"modalign: {count or 'no'} problem{'' if count == 1 else 's'} found", err=True)
 
 
 def _findings(clear_cache: bool) -> dict[str, Any]:
     import platform
     import shutil
+    from pathlib import Path
 
     from modalign import __version__
     from modalign.plugin import loader, registry
-    from modalign.training import feature_cache
 
     warnings: list[str] = []
     plugins = [
@@ -56,9 +57,9 @@ def _findings(clear_cache: bool) -> dict[str, Any]:
     except Exception as error:
         catalogue = "unreadable"
         warnings.append(str(error))
-    freed = feature_cache.clear_cache() if clear_cache else None
-    folder = feature_cache.cache_folder()
-    nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    cache, cache_problem = _cache(clear_cache)
+    if cache_problem:
+        warnings.append(cache_problem)
     return {
         "python": f"{platform.python_version()} ({sys.executable})",
         "modalign": __version__,
@@ -68,10 +69,8 @@ def _findings(clear_cache: bool) -> dict[str, Any]:
         "cuda": cuda,
         "registry": catalogue,
         "plugins": plugins,
-        "cache folder": str(folder),
-        "cache": feature_cache.cache_report(),
-        **({"cache freed": size(freed)} if freed is not None else {}),
-        "disk free": size(shutil.disk_usage(nearest).free),
+        **cache,
+        "disk free": size(shutil.disk_usage(Path.cwd()).free),
         "warnings": warnings,
     }
 
@@ -118,6 +117,18 @@ def _cuda() -> tuple[str, str | None]:
         return f"CUDA {torch.version.cuda}: {', '.join(devices)}", None
     except (Exception, SystemExit) as error:  # a torch that does not import is what doctor is for
         return "torch does not import", f"import torch raised {type(error).__name__}: {error}"
+
+
+def _cache(clear: bool) -> tuple[dict[str, Any], str | None]:
+    """Where the feature cache is and what it holds, emptied first if asked; and what went wrong."""
+    try:
+        from modalign.training import feature_cache
+
+        freed = {"cache freed": size(feature_cache.clear_cache())} if clear else {}
+        folder = str(feature_cache.cache_folder())
+        return {"cache folder": folder, "cache": feature_cache.cache_report(), **freed}, None
+    except (Exception, SystemExit) as error:  # it needs torch, which may be what is broken
+        return {"cache": []}, f"the feature cache cannot be read: {type(error).__name__}: {error}"
 
 
 def _text(line: Any) -> str:

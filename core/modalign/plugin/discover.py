@@ -85,7 +85,7 @@ def _row(name: str, seen: metadata.Distribution, disable: tuple[str, ...]) -> Pl
         if plugin.problem is None and name != CORE:
             plugin.problem = _version_problem(distribution.requires or [])
     except Exception as error:
-        plugin.problem = f"unreadable metadata: {type(error).__name__}: {error}"
+        plugin.problem = f"unreadable metadata: {one_line(error)}"
         return plugin
     return plugin if plugin.entry_points else None
 
@@ -105,3 +105,8 @@ def _version_problem(requires: Iterable[str]) -> str | None:
         if not fence.contains(modalign.__version__, prereleases=True):
             return f"needs modalign {fence}, installed is {modalign.__version__}"
     return None
+
+
+def one_line(error: BaseException) -> str:
+    """``"Type: message"`` without line breaks."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}".rstrip(": ")

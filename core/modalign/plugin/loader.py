@@ -14,8 +14,8 @@ from modalign.errors import UserError
 
 from . import hookspecs
 from .check import check_hooks, declared
-from .discover import GROUP, Plugin, disabled_by, find
-from .names import Offer, import_class, offers, one_line, pick
+from .discover import GROUP, Plugin, disabled_by, find, one_line
+from .names import Offer, import_class, offers, pick
 
 __all__ = [
     "GROUP", "Offer", "Plugin", "call", "components", "disable", "failures", "load", "plugins",

@@ -10,7 +10,7 @@ from typing import Any
 from modalign.errors import UserError, suggest
 
 from .component import KINDS, Component
-from .discover import Plugin
+from .discover import Plugin, one_line
 
 CONTRACTS = {
     "modalities": "Modality",
@@ -119,8 +119,3 @@ def import_class(offer: Offer) -> type:
             f" modalign.{contract.__name__}"
         )
     return found
-
-
-def one_line(error: BaseException) -> str:
-    """``"Type: message"`` without line breaks."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())}".rstrip(": ")
