@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
+
+if TYPE_CHECKING:
+    import subprocess
 
 
 @click.command("ui")
@@ -72,12 +77,27 @@ def _serve(uri: str, port: int) -> int:
         return 0
     finally:
         signal.signal(signal.SIGTERM, previous)
-        if server.poll() is None:
-            if os.name == "posix":
-                os.killpg(server.pid, signal.SIGTERM)
-            else:
-                server.terminate()
-            try:
-                server.wait(timeout=10)
-            except subprocess.TimeoutExpired:
-                server.kill()
+        _end(server)
+
+
+def _end(server: subprocess.Popen[bytes]) -> None:
+    """Ask the server and its workers to end, and see to it that they have."""
+    import os
+    import signal
+    import time
+
+    if os.name != "posix":
+        server.terminate()
+        server.wait()
+        return
+    deadline = time.monotonic() + 10
+    try:
+        os.killpg(server.pid, signal.SIGTERM)
+        while time.monotonic() < deadline:
+            server.poll()
+            os.killpg(server.pid, 0)  # raises once the last of the group is gone
+            time.sleep(0.05)
+        os.killpg(server.pid, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+    server.wait()
