@@ -1,4 +1,4 @@
-"""From a name in a plan to the one component it means, and to its class."""
+"""From a name in a plan to the one component it means, and its class."""
 
 from __future__ import annotations
 
