@@ -260,7 +260,7 @@ def test_unknown_name_says_what_exists_and_what_to_type(site, monkeypatch):
         loader.resolve("losses", "far-loss")
 
 
-def test_load_imports_on_use_and_checks_the_kind(site):
+def test_load_imports_on_use_and_checks_the_kind(site, monkeypatch):
     module = install(site, "acme-targets", None)
     parts = {
         "good": "from modalign import Loss\nclass It(Loss):\n    def forward(self, z): return 0",
@@ -284,6 +284,9 @@ def test_load_imports_on_use_and_checks_the_kind(site):
     }.items():
         with pytest.raises(UserError, match=rf"acme-targets:{name}.*{words}"):
             loader.load("losses", name)
+    monkeypatch.setenv("MODALIGN_STRICT", "1")
+    with pytest.raises(ModuleNotFoundError):
+        loader.load("losses", "raising")
 
 
 @pytest.mark.parametrize("hook", [f"register_{kind}" for kind in KINDS] + EVENTS)

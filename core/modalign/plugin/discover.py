@@ -110,3 +110,8 @@ def _version_problem(requires: Iterable[str]) -> str | None:
 def one_line(error: BaseException) -> str:
     """``"Type: message"`` without line breaks."""
     return f"{type(error).__name__}: {' '.join(str(error).split())}".rstrip(": ")
+
+
+def strict() -> bool:
+    """Whether ``MODALIGN_STRICT`` asks for tracebacks: for people who write plugins."""
+    return os.environ.get("MODALIGN_STRICT", "0") not in ("", "0")

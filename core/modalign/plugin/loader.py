@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, redirect_stdout
@@ -14,7 +13,7 @@ from modalign.errors import UserError
 
 from . import hookspecs
 from .check import check_hooks, declared
-from .discover import GROUP, Plugin, disabled_by, find, one_line
+from .discover import GROUP, Plugin, disabled_by, find, one_line, strict
 from .names import Offer, import_class, offers, pick
 
 __all__ = [
@@ -92,7 +91,7 @@ def call(hook: str, **kwargs: Any) -> list[tuple[str, Any]]:
         try:
             value = implementation.function(*(kwargs[argument] for argument in implementation.argnames))
         except (Exception, SystemExit) as error:
-            if _strict():
+            if strict():
                 raise
             _record(who, hook, f"{hook} raised {one_line(error)}", owner)
         else:
@@ -136,8 +135,8 @@ def registered(**objects: object) -> Iterator[None]:
         yield
     finally:
         for name in added:
-            del _extras[name]
-            if _manager is not None:
+            _extras.pop(name, None)
+            if _manager is not None and _manager.has_plugin(name):
                 _manager.unregister(name=name)
 
 
@@ -160,14 +159,10 @@ def reset() -> None:
         state.clear()
 
 
-def _strict() -> bool:
-    return os.environ.get("MODALIGN_STRICT", "0") not in ("", "0")
-
-
 def _load(manager: pluggy.PluginManager, plugin: Plugin) -> None:
     """Import, register and check one plugin; on failure it is as if it were not there."""
     if plugin.problem is not None:
-        if _strict() and not plugin.disabled:
+        if strict() and not plugin.disabled:
             raise UserError(f"plugin {plugin.distribution}: {plugin.problem}")
         return
     names: list[str] = []
@@ -188,6 +183,6 @@ def _load(manager: pluggy.PluginManager, plugin: Plugin) -> None:
             if manager.has_plugin(name):
                 manager.unregister(name=name)
             _owners.pop(name, None)
-        if _strict():
+        if strict():
             raise
         plugin.problem = one_line(error)

@@ -10,7 +10,7 @@ from typing import Any
 from modalign.errors import UserError, suggest
 
 from .component import KINDS, Component
-from .discover import Plugin, one_line
+from .discover import Plugin, one_line, strict
 
 CONTRACTS = {
     "modalities": "Modality",
@@ -106,6 +106,8 @@ def import_class(offer: Offer) -> type:
     try:
         module = importlib.import_module(module_name)
     except (Exception, SystemExit) as error:
+        if strict():
+            raise
         raise UserError(
             f"{offer.full_name} cannot be used: importing {module_name} raised {one_line(error)}"
         ) from error
