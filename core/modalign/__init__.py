@@ -42,7 +42,7 @@ _HOME = {
 _NAMES = {name: module for module, names in _HOME.items() for name in names}
 _MODULES = ("losses", "projections", "tasks", "testing")
 
-__all__ = ["__version__", *sorted(_NAMES)]  # noqa: PLE0604
+__all__ = ["__version__", *sorted(_NAMES)]
 
 
 def __getattr__(name: str) -> Any:

@@ -73,7 +73,7 @@ class Embeddings:
             raise ValueError(f"modalities disagree on the number of rows: {sizes}")
         ids = self.ids
         if isinstance(ids, Tensor):
-            ids = {name: ids for name in self.vectors}
+            ids = dict.fromkeys(self.vectors, ids)
         present = {
             name: self.present.get(name, torch.ones(len(v), dtype=torch.bool, device=v.device))
             for name, v in self.vectors.items()

@@ -31,12 +31,19 @@ class Items:
 class Split(Protocol):
     """One split of a table, as a task sees it."""
 
-    name: str
-    rows: int
-    labels: Tensor | None
-    """``(rows,)`` long, -1 = unknown; None when the data name no label."""
-    classes: tuple[str, ...]
-    """The classes' names, by label."""
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def rows(self) -> int: ...
+
+    @property
+    def labels(self) -> Tensor | None:
+        """``(rows,)`` long, -1 = unknown; None when the data name no label."""
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The classes' names, by label."""
 
     def embed(self, space: Any, modality: str) -> Items:
         """Every readable item of that modality; missing and unreadable cells have none."""

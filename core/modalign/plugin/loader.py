@@ -66,7 +66,7 @@ def resolve(kind: str, name: str) -> Offer:
     return pick(plugins(), kind, name)
 
 
-def load(kind: str, name: str) -> type:
+def load(kind: str, name: str) -> type[Any]:
     """The class of a component, imported now.
 
     Raises:

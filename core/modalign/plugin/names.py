@@ -96,7 +96,7 @@ def _providers(kind: str, name: str) -> list[str]:
         return []
 
 
-def import_class(offer: Offer) -> type:
+def import_class(offer: Offer) -> type[Any]:
     """The class an offer points to.
 
     Raises:

@@ -14,7 +14,7 @@ MAX_NAME = 250
 _WORDS = {"->": " to ", "@": " at "}
 _FORBIDDEN = re.compile(r"->|@|[^A-Za-z0-9_\-.:/]")
 _BAD_SLASH = re.compile(r"^/|/$|/(?=/)")
-_BAD_DOTS = re.compile(r"(?<![^/])\.\.?(?![^/])")
+_BAD_DOTS = re.compile(r"^\.\.|(?<![^/])\.\.?(?![^/])")
 _PASSWORD = re.compile(r"(?<=://)[^\s/\"']*@")
 _SECRET_QUERY = re.compile(r"(?i)([?&][\w-]*(?:password|passwd|pwd|token|secret)[\w-]*=)[^&\s\"']+")
 

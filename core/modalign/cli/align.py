@@ -1,0 +1,44 @@
+"""`modalign align`: train a space as a plan says."""
+
+from __future__ import annotations
+
+import click
+
+
+@click.command(short_help="Train a space as a plan says")
+@click.argument("plan", type=click.Path())
+@click.argument("overrides", nargs=-1, metavar="[key.path=value ...]")
+@click.option("--from", "start", metavar="SPACE", help="Add the plan's modalities to this finished space.")
+@click.option("--resume", is_flag=True, help="Go on with the interrupted run, at the very step.")
+@click.option("--out", metavar="DIR", type=click.Path(), help="The run folder; by default runs/<plan name>.")
+@click.option("--dry-run", is_flag=True, help="Check the plan, say what it would do, write nothing.")
+@click.option("--quiet", is_flag=True, help="Only results and warnings.")
+def command(
+    plan: str,
+    overrides: tuple[str, ...],
+    start: str | None,
+    resume: bool,
+    out: str | None,
+    dry_run: bool,
+    quiet: bool,
+) -> None:
+    """Train a space as PLAN says, stage by stage."""
+    import json
+    import logging
+    from pathlib import Path
+
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("modalign").setLevel(logging.WARNING if quiet else logging.INFO)
+    if dry_run:
+        from modalign.training.dry_run import describe
+
+        click.echo(describe(plan, overrides, start))
+        return
+    from modalign import report
+    from modalign.training.plan_file import read_plan
+    from modalign.training.run import align
+
+    align(plan, start=start, resume=resume, out=out, overrides=overrides)
+    folder = Path(out) if out else Path("runs") / read_plan(plan, overrides).raw["name"]
+    click.echo(report.text(json.loads((folder / "report.json").read_text(encoding="utf-8"))))
+    click.echo(f"\nspace: {folder / 'space'}\nreport: {folder / 'report.html'}")

@@ -1,0 +1,210 @@
+"""A space: embeds any of its modalities, and takes in one more."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .alignment import AlignmentLayer
+from .contracts import BadSample, Encoder, Features, Modality
+from .errors import UserError, suggest
+from .plugin import loader
+from .spec import Spec
+
+
+@dataclass(frozen=True)
+class SpaceModality:
+    """How a space reads and encodes one modality.
+
+    Inputs:
+        modality: the component that reads it, by full name, with every argument.
+        encoder: the component that encodes it, likewise.
+        width: of the encoder's tokens.
+        trained: whether the encoder's weights were trained here, and so travel with the space.
+        fingerprint: the encoder's, when its features were last used.
+    """
+
+    modality: Spec
+    encoder: Spec
+    width: int
+    trained: bool = False
+    fingerprint: str | None = None
+
+
+@dataclass(frozen=True)
+class Projected:
+    """What a space makes of a batch of features: ``(N, D)`` unit rows, ``(N, T, D)`` unit tokens."""
+
+    vectors: Tensor
+    tokens: Tensor
+    mask: Tensor
+    extra: dict[str, Tensor] = field(default_factory=dict)
+
+
+class Space(nn.Module):
+    """Alignment layers, modality tokens, projection and temperature, and the encoders they belong to.
+
+    Inputs:
+        dim: ``D``, the width of embeddings.
+        projection: the projection's component and arguments.
+        temperature: what cosines are divided by before a softmax.
+        dropout: of the alignment layers.
+    """
+
+    def __init__(self, dim: int, projection: Spec, temperature: float = 0.07, dropout: float = 0.1) -> None:
+        super().__init__()
+        self.dim = dim
+        self.dropout = dropout
+        self.projection_spec = Spec(loader.resolve("projections", projection.name).full_name, projection.args)
+        self.projection = loader.load("projections", projection.name)(dim=dim, **projection.keywords())
+        self.layers = nn.ModuleDict()
+        self.encoders = nn.ModuleDict()
+        self.logit_scale = nn.Parameter(torch.tensor(-math.log(temperature)))
+        self.entries: dict[str, SpaceModality] = {}
+        self.plan: dict[str, Any] = {}
+        self.stages: list[dict[str, Any]] = []
+        self._readers: dict[str, Modality] = {}
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """The modalities it embeds, in the order in which they came."""
+        return tuple(self.entries)
+
+    @property
+    def scale(self) -> Tensor:
+        """What cosines are multiplied by: 1 / temperature, a scalar."""
+        return self.logit_scale.exp()
+
+    def add(self, name: str, entry: SpaceModality, encoder: Encoder | None, *, founder: bool) -> None:
+        """Give a new modality its alignment layer and modality token, untrained.
+
+        Inputs:
+            encoder: the module; None leaves it to be built on first use.
+            founder: whether the projection itself is trained together with it.
+        """
+        if name in self.entries:
+            raise UserError(f"the space has a modality '{name}' already; choose another name")
+        self.layers[name] = AlignmentLayer(entry.width, self.projection.width, self.dropout)
+        self.projection.add_modality(name, founder=founder)
+        self.entries[name] = entry
+        if encoder is not None:
+            self.encoders[name] = encoder
+
+    def entry(self, name: str) -> SpaceModality:
+        """How a modality is read and encoded; a ``UserError`` names those there are."""
+        if name not in self.entries:
+            known = ", ".join(self.entries) or "none yet"
+            raise UserError(
+                f"the space has no modality '{name}'{suggest(name, self.entries)} (it has: {known})"
+            )
+        return self.entries[name]
+
+    def reader(self, name: str) -> Modality:
+        """The modality component that reads ``name``."""
+        if name not in self._readers:
+            spec = self.entry(name).modality
+            self._readers[name] = loader.load("modalities", spec.name)(**spec.keywords())
+        return self._readers[name]
+
+    def encoder(self, name: str) -> Encoder:
+        """The encoder of ``name``, built on first use and checked against its fingerprint."""
+        entry = self.entry(name)
+        if name not in self.encoders:
+            encoder = loader.load("encoders", entry.encoder.name)(**entry.encoder.keywords())
+            encoder.requires_grad_(False).eval()
+            found = encoder.fingerprint()
+            if not entry.trained and entry.fingerprint not in (None, found):
+                raise UserError(
+                    f"the encoder {entry.encoder.value()} of '{name}' is not the one this space was made "
+                    f"with (fingerprint {found}, expected {entry.fingerprint}): use the same weights and "
+                    "plugin version"
+                )
+            self.encoders[name] = encoder.to(self.logit_scale.device)
+        encoder = self.encoders[name]
+        assert isinstance(encoder, Encoder)
+        return encoder
+
+    def project(self, name: str, features: Features) -> Projected:
+        """Features ``(N, T, W)`` of a modality -> unit embeddings."""
+        aligned = self.layers[name](features.tokens)  # (N, T, width)
+        pooled, tokens = self.projection(aligned, features.mask, name)  # (N, D), (N, T, D)
+        extra = self.projection.extra(pooled, tokens, features.mask) if self.projection.provides else {}
+        return Projected(F.normalize(pooled, dim=-1), F.normalize(tokens, dim=-1), features.mask, extra)
+
+    def embed(self, name: str, values: Sequence[Any], batch_size: int = 64) -> Tensor:
+        """Embeddings of values as a table would hold them: paths, bytes or literals.
+
+        Inputs:
+            name: one of ``modalities``.
+            values: ``N`` of them.
+
+        Returns ``(N, D)`` float32 with unit rows, on the CPU.
+
+        Raises:
+            UserError: for an unknown modality, or a value that cannot be read, with the reason.
+        """
+        reader, encoder = self.reader(name), self.encoder(name)
+        rows = [torch.empty(0, self.dim)]
+        with inference(self):
+            for start in range(0, len(values), batch_size):
+                items = [self._read(reader, name, v) for v in values[start : start + batch_size]]
+                batch = {k: t.to(self.logit_scale.device) for k, t in reader.collate(items).items()}
+                rows.append(self.project(name, encoder(batch)).vectors.float().cpu())
+        return torch.cat(rows)
+
+    def _read(self, reader: Modality, name: str, value: Any) -> Any:
+        if isinstance(value, str) and not reader.literal:
+            value = Path(value)
+        try:
+            return reader.read(value)
+        except BadSample as bad:
+            shown = repr(value) if len(repr(value)) < 80 else type(value).__name__
+            raise UserError(f"cannot read {shown} as {name}: {bad}") from None
+
+    def similarity(self, a: Tensor, b: Tensor) -> Tensor:
+        """Cosines of embeddings ``(N, D)`` and ``(K, D)`` -> ``(N, K)``."""
+        return a @ b.T
+
+    def parts(self) -> Iterator[tuple[str, list[tuple[str, Tensor]]]]:
+        """Its tensors by part: ``projection``, ``temperature``, each modality, each encoder.
+
+        A modality's part is its alignment layer and whatever the projection keeps for it.
+        """
+        kept = self.projection.state_dict(keep_vars=True).items()
+        own = {id(p) for name in self.entries for p in self.projection.modality_parameters(name)}
+        yield "projection", [(key, t) for key, t in kept if id(t) not in own]
+        yield "temperature", [("logit_scale", self.logit_scale)]
+        for name in self.entries:
+            mine = {id(p) for p in self.projection.modality_parameters(name)}
+            layer = self.layers[name].state_dict(keep_vars=True).items()
+            yield name, [*layer, *((key, t) for key, t in kept if id(t) in mine)]
+            if name in self.encoders:
+                yield f"encoder:{name}", list(self.encoders[name].state_dict(keep_vars=True).items())
+
+    def save(self, path: str | Path) -> None:
+        """Write the space folder: ``config.json``, ``model.safetensors``, ``README.md``; all or nothing."""
+        from .space_files import save
+
+        save(self, Path(path))
+
+
+@contextmanager
+def inference(*modules: nn.Module) -> Iterator[None]:
+    """No gradients and eval mode inside; every module's mode as it was afterwards."""
+    modes = [(m, m.training) for module in modules for m in module.modules()]
+    try:
+        for module in modules:
+            module.eval()
+        with torch.inference_mode():
+            yield
+    finally:
+        for module_, mode in modes:
+            module_.training = mode

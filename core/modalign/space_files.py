@@ -1,0 +1,151 @@
+"""The space folder: written whole or not at all, read without running anything it holds."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from . import __version__
+from .errors import UserError
+from .plugin import loader
+from .space import Space, SpaceModality
+from .spec import Spec
+
+FORMAT = 1
+CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
+
+
+def weights(space: Space) -> dict[str, torch.Tensor]:
+    """The tensors that travel with a space: everything but frozen encoders."""
+    frozen = tuple(f"encoders.{n}." for n, entry in space.entries.items() if not entry.trained)
+    state = space.state_dict()
+    return {k: v.detach().cpu().contiguous().clone() for k, v in state.items() if not k.startswith(frozen)}
+
+
+def config(space: Space) -> dict[str, Any]:
+    """What ``config.json`` holds."""
+    used = [space.projection_spec, *(s for e in space.entries.values() for s in (e.modality, e.encoder))]
+    distributions = {spec.name.partition(":")[0] for spec in used}
+    versions = {p.distribution: p.version for p in loader.plugins() if p.distribution in distributions}
+    return {
+        "format": FORMAT,
+        "modalign": __version__,
+        "plugins": versions,
+        "dim": space.dim,
+        "dropout": space.dropout,
+        "projection": space.projection_spec.value(),
+        "modalities": {
+            name: {**asdict(entry), "modality": entry.modality.value(), "encoder": entry.encoder.value()}
+            for name, entry in space.entries.items()
+        },
+        "stages": space.stages,
+        "plan": space.plan,
+    }
+
+
+def card(space: Space) -> str:
+    """The model card, in the Hugging Face form."""
+    stages = "\n".join(
+        f"{i}. `{s['name']}`: {', '.join(s['align'])}; trained {', '.join(s['trained'])}"
+        for i, s in enumerate(space.stages, 1)
+    )
+    rows = "\n".join(
+        f"| {name} | `{e.encoder.name}` | {'trained here' if e.trained else 'frozen, referenced'} |"
+        for name, e in space.entries.items()
+    )
+    return f"""---
+library_name: modalign
+tags: [embeddings, {", ".join(space.entries)}]
+---
+# {space.plan.get("name", "A space")}
+
+One embedding space of {space.dim} dimensions for {", ".join(space.entries)}.
+
+```python
+import modalign
+
+space = modalign.load(".")
+z = space.embed("{next(iter(space.entries), "text")}", values)  # (N, {space.dim}), unit rows
+```
+
+| modality | encoder | weights |
+|---|---|---|
+{rows}
+
+Stages:
+{stages or "none"}
+"""
+
+
+def save(space: Space, path: Path) -> None:
+    """Write a space folder beside ``path`` and move it there, so that nobody sees half of one."""
+    new, old = path.with_name(f".{path.name}.new"), path.with_name(f".{path.name}.old")
+    for left in (new, old):
+        shutil.rmtree(left, ignore_errors=True)
+    new.mkdir(parents=True)
+    save_file(weights(space), new / WEIGHTS, metadata={"format": "pt"})
+    (new / CONFIG).write_text(json.dumps(config(space), indent=1) + "\n", encoding="utf-8")
+    (new / CARD).write_text(card(space), encoding="utf-8")
+    if path.exists():
+        os.replace(path, old)
+    os.replace(new, path)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def load(source: str | os.PathLike[str], device: str | torch.device = "cpu") -> Space:
+    """A space from its folder, or from an MLflow URI (``models:/``, ``runs:/``).
+
+    Frozen encoders that the space only references are built on first use.
+
+    Raises:
+        UserError: if it is no space, damaged, of a newer format, or a plugin it needs is missing.
+    """
+    text = os.fspath(source)
+    if text.startswith(("models:/", "runs:/", "mlflow-artifacts:/")):
+        from mlflow.artifacts import download_artifacts
+
+        text = download_artifacts(text)
+    path = Path(text)
+    if not (path / CONFIG).is_file() and (path / "space" / CONFIG).is_file():
+        path = path / "space"
+    try:
+        about = json.loads((path / CONFIG).read_text(encoding="utf-8"))
+        tensors = load_file(path / WEIGHTS)
+    except FileNotFoundError as error:
+        raise UserError(f"{text} is not a space: it has no {Path(error.filename or WEIGHTS).name}") from None
+    except (OSError, ValueError, SafetensorError) as error:
+        raise UserError(f"the space {text} is damaged: {error}") from None
+    if about.get("format") != FORMAT:
+        raise UserError(
+            f"the space {text} has format {about.get('format')}; this modalign {__version__} reads {FORMAT}"
+        )
+    space = _build(about)
+    missing = space.load_state_dict(tensors, strict=False)
+    needed = [k for k in missing.missing_keys if not k.startswith("encoders.")]
+    if needed or missing.unexpected_keys:
+        first = (needed + missing.unexpected_keys)[0]
+        raise UserError(f"the space {text} is damaged: its weights do not fit its config ({first})")
+    return space.requires_grad_(False).eval().to(device)
+
+
+def _build(about: dict[str, Any]) -> Space:
+    space = Space(about["dim"], Spec.of(about["projection"]), dropout=about["dropout"])
+    founders = set(about["stages"][0]["align"]) if about["stages"] else set()
+    for name, saved in about["modalities"].items():
+        entry = SpaceModality(
+            **{**saved, "modality": Spec.of(saved["modality"]), "encoder": Spec.of(saved["encoder"])}
+        )
+        encoder = (
+            loader.load("encoders", entry.encoder.name)(**entry.encoder.keywords()) if entry.trained else None
+        )
+        space.add(name, entry, encoder, founder=name in founders)
+    space.stages, space.plan = about["stages"], about["plan"]
+    return space

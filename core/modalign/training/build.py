@@ -1,0 +1,112 @@
+"""Builds what a plan names: encoders, the space, a stage's new modalities."""
+
+from __future__ import annotations
+
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from modalign import __version__
+from modalign.contracts import Encoder
+from modalign.errors import UserError
+from modalign.plugin import loader
+from modalign.space import Space, SpaceModality
+from modalign.spec import Spec
+
+from .checks import modality_component
+from .plan import ModalityPlan, Plan, StagePlan
+from .rng import seeded
+
+
+def build_encoders(plan: Plan) -> dict[str, Encoder]:
+    """Every encoder of the plan. Here missing weights show, before anything is written.
+
+    Raises:
+        UserError: with the modality's name, if one cannot be built.
+    """
+    encoders = {}
+    for name, modality in plan.modalities.items():
+        target = loader.load("encoders", modality.encoder.name)
+        with seeded(plan.seed, "encoder", name):
+            try:
+                encoders[name] = target(**modality.encoder.keywords())
+            except (ValueError, TypeError, OSError, ImportError) as error:
+                raise UserError(f"modalities.{name}.encoder: {modality.encoder.name}: {error}") from error
+    return encoders
+
+
+def build_space(plan: Plan) -> Space:
+    """An empty space of the plan's shape."""
+    with seeded(plan.seed, "projection"):
+        return Space(plan.space.dim, plan.space.projection, plan.space.temperature.init, plan.space.dropout)
+
+
+def space_modality(plan: ModalityPlan, encoder: Encoder) -> SpaceModality:
+    """How the space will read and encode a modality, with full names and every argument."""
+    offer = loader.resolve("encoders", plan.encoder.name)
+    reads = loader.resolve("modalities", modality_component(plan)).full_name
+    return SpaceModality(
+        modality=Spec(reads, {**encoder.modality_options(), **plan.read}),
+        encoder=Spec(offer.full_name, plan.encoder.args),
+        width=encoder.width,
+        trained=plan.trainable,
+        fingerprint=None if plan.trainable else encoder.fingerprint(),
+    )
+
+
+def enter_stage(
+    plan: Plan, space: Space, stage: StagePlan, encoders: dict[str, Encoder], *, founders: bool
+) -> list[str]:
+    """Add the stage's new modalities to the space; returns them."""
+    new = [m for m in stage.align if m not in space.modalities]
+    for name in new:
+        with seeded(plan.seed, "modality", name):
+            space.add(
+                name, space_modality(plan.modalities[name], encoders[name]), encoders[name], founder=founders
+            )
+    for part in stage.unfreeze:
+        kind, _, name = part.partition(":")
+        if kind == "encoder":
+            space.encoder(name)
+            space.entries[name] = replace(space.entries[name], trained=True, fingerprint=None)
+    return new
+
+
+def versions(space_plugins: dict[str, str]) -> dict[str, str]:
+    """modalign, torch and the plugins used."""
+    import torch
+
+    return {"modalign": __version__, "torch": torch.__version__, **space_plugins}
+
+
+def git_commit(folder: Path) -> str | None:
+    """The commit checked out where the plan lies, ``+`` if the tree differs; None outside git."""
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(
+            ["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True, timeout=10
+        ).stdout.strip()
+
+    try:
+        return git("rev-parse", "HEAD") + (
+            "+" if git("status", "--porcelain", "--untracked-files=no") else ""
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def differences(old: Any, new: Any, place: str = "") -> list[str]:
+    """The places where two plain values differ."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        keys = [*old, *(k for k in new if k not in old)]
+        return [
+            d for k in keys for d in differences(old.get(k), new.get(k), f"{place}.{k}" if place else str(k))
+        ]
+    if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        return [
+            d
+            for i, (a, b) in enumerate(zip(old, new, strict=True))
+            for d in differences(a, b, f"{place}.{i}")
+        ]
+    return [] if old == new else [place]

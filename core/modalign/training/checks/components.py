@@ -1,0 +1,82 @@
+"""Modalities, encoders, projection and losses: do they exist, do their arguments fit?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from modalign.contracts import Loss, Projection
+from modalign.errors import UserError
+from modalign.plugin import loader
+from modalign.space import Space
+
+from ..plan import Plan, StagePlan
+from ..plan_file import Place, Problem
+from .prepared import Meaning, component, modality_component
+
+ALWAYS = frozenset({"tokens", "ids"})
+"""What every loss can have."""
+
+
+def check_modalities(plan: Plan) -> Iterator[Problem]:
+    for name, modality in plan.modalities.items():
+        place: Place = ("modalities", name, "encoder")
+        encoder, problems = component("encoders", modality.encoder.name, place)
+        yield from problems
+        if encoder is None:
+            continue
+        yield from (Meaning(place, text) for text in modality.encoder.check(encoder))
+        reads = modality_component(modality)
+        place = ("modalities", name, "modality") if modality.modality else place
+        reader, problems = component("modalities", reads, place)
+        yield from problems
+        if reader is not None:
+            spec = type(modality.encoder)(reads, modality.read)
+            yield from (Meaning(("modalities", name, "read"), text) for text in spec.check(reader))
+
+
+def check_projection(plan: Plan, start: Space | None) -> Iterator[Problem]:
+    if start is not None:
+        return
+    place = ("space", "projection")
+    target, problems = component("projections", plan.space.projection.name, place)
+    yield from problems
+    if target is None:
+        return
+    wrong = plan.space.projection.check(target, "dim")
+    yield from (Meaning(place, text) for text in wrong)
+    if not wrong:
+        try:
+            target(dim=plan.space.dim, **plan.space.projection.keywords())
+        except (ValueError, TypeError) as error:
+            yield Meaning(place, str(error))
+
+
+def check_losses(plan: Plan, start: Space | None, stage: StagePlan, here: Place) -> Iterator[Problem]:
+    data = plan.stage_data(stage)
+    have = set(ALWAYS)
+    if data is not None and any(source.label for source in data.sources()):
+        have.add("labels")
+    try:
+        projection = (
+            type(start.projection) if start else loader.load("projections", plan.space.projection.name)
+        )
+        if issubclass(projection, Projection):
+            have |= projection.provides
+    except UserError:
+        pass
+    for name, (_, spec) in stage.weights().items():
+        place: Place = (*here, "losses", name)
+        target, problems = component("losses", name, place)
+        yield from problems
+        if target is None or not issubclass(target, Loss):
+            continue
+        wrong = spec.check(target)
+        yield from (Meaning(place, text) for text in wrong)
+        for need in sorted(target.needs - have):
+            hint = "; name the label's column in data.label" if need == "labels" else ""
+            yield Meaning(place, f"needs '{need}', which this plan does not give it{hint}")
+        if not wrong:
+            try:
+                target(**spec.keywords())
+            except (ValueError, TypeError) as error:
+                yield Meaning(place, str(error))

@@ -1,0 +1,72 @@
+"""What a stage learns from: one table or a weighted mixture, rows numbered through."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from functools import cached_property
+from pathlib import Path
+
+from .plan import Data
+from .table import Cell, Table
+
+
+class Dataset:
+    """One table or a weighted mixture of them, with rows numbered through."""
+
+    def __init__(self, data: Data, folder: Path, modalities: Iterable[str], literal: Iterable[str]) -> None:
+        modalities, literal = list(modalities), list(literal)
+        self.tables = [Table(source, folder, modalities, literal) for source in data.sources()]
+        self.weights = [source.weight for source in data.sources()]
+        self.offsets = [sum(len(t) for t in self.tables[:i]) for i in range(len(self.tables))]
+        self.max_bad = data.max_bad
+        self.has_labels = any(t.label for t in self.tables)
+
+    def __len__(self) -> int:
+        return sum(len(t) for t in self.tables)
+
+    def locate(self, row: int) -> tuple[Table, int]:
+        index = max(i for i, offset in enumerate(self.offsets) if offset <= row)
+        return self.tables[index], row - self.offsets[index]
+
+    def cells(self, modality: str, row: int) -> list[Cell]:
+        table, local = self.locate(row)
+        return table.cells(modality, local)
+
+    @cached_property
+    def splits(self) -> dict[str, list[int]]:
+        """Row numbers by split."""
+        rows: dict[str, list[int]] = {}
+        for i, split in enumerate(s for table in self.tables for s in table.splits):
+            rows.setdefault(split, []).append(i)
+        return rows
+
+    @cached_property
+    def classes(self) -> tuple[str, ...]:
+        """Names of all labels, sorted; numbers by size."""
+        values = {value for table in self.tables for value in table.labels() if value is not None}
+        return tuple(str(v) for v in sorted(values, key=lambda v: (isinstance(v, str), v)))
+
+    @cached_property
+    def labels(self) -> list[int]:
+        """The class index of every row; -1 = unknown."""
+        index = {name: i for i, name in enumerate(self.classes)}
+        return [-1 if v is None else index[str(v)] for table in self.tables for v in table.labels()]
+
+    def digest(self) -> str:
+        return hashlib.blake2b("".join(t.digest() for t in self.tables).encode(), digest_size=16).hexdigest()
+
+    def usable(self, split: str, modalities: Iterable[str], at_least: int) -> list[list[int]]:
+        """By table: rows of a split in which at least that many of the modalities are filled."""
+        modalities = list(modalities)
+        usable = []
+        for table, offset in zip(self.tables, self.offsets, strict=True):
+            counts = [sum(row) for row in zip(*(table.filled(m) for m in modalities), strict=True)]
+            usable.append(
+                [
+                    offset + i
+                    for i, (s, n) in enumerate(zip(table.splits, counts, strict=True))
+                    if s == split and n >= at_least
+                ]
+            )
+        return usable

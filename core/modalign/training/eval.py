@@ -1,0 +1,66 @@
+"""Runs a plan's tasks on a finished space."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from modalign.errors import UserError
+from modalign.space import Space
+from modalign.space_files import load
+
+from .checks import prepare_tasks
+from .evaluate import TableSplit, run_tasks
+from .plan import Plan
+from .plan_file import read_plan
+from .quarantine import Quarantine
+from .reader import Reader
+from .run_folder import write_json
+
+
+def evaluate(
+    space: Space | str | os.PathLike[str],
+    plan: str | os.PathLike[str] | dict[str, Any] | Plan,
+    overrides: Iterable[str] = (),
+    out: Path | None = None,
+) -> dict[str, dict[str, float]]:
+    """The metrics of a plan's tasks on a space, by task id.
+
+    Inputs:
+        out: a folder for ``report.json`` and ``quarantine.csv``.
+
+    Raises:
+        UserError: if plan and space do not fit, or no task can be measured.
+    """
+    if not isinstance(space, Space):
+        space = load(space)
+    prepared = prepare_tasks(read_plan(plan, overrides), space)
+    data = prepared.task_data()
+    assert data is not None
+    dataset = prepared.dataset(data)
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+    quarantine = Quarantine(out / "quarantine.csv" if out else None)
+    readers: dict[str, Reader] = {}
+
+    def reader(name: str) -> Reader:
+        if name not in readers:
+            readers[name] = Reader(
+                space, name, dataset, quarantine, seed=prepared.plan.seed, cached=prepared.plan.cache
+            )
+        return readers[name]
+
+    splits: dict[str, TableSplit] = {}
+    found = run_tasks(
+        space, prepared.plan.tasks, lambda name: splits.setdefault(name, TableSplit(name, dataset, reader))
+    )
+    if not found:
+        raise UserError(
+            "none of the plan's tasks could be measured on this space; the warnings above say why"
+        )
+    metrics = {name: report.metrics for name, report in found.items()}
+    if out is not None:
+        write_json(out / "report.json", {"tasks": metrics, "quarantined": len(quarantine.rows)})
+    return metrics

@@ -1,0 +1,111 @@
+"""Runs tasks on a space: one split of a dataset, embedded, and what was found."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from modalign.contracts import Items, Report, Task
+from modalign.errors import UserError
+from modalign.plugin import loader
+from modalign.space import Space, inference
+
+from .data import Dataset
+from .plan import TaskPlan
+from .reader import CHUNK, Reader, stack
+
+log = logging.getLogger("modalign")
+
+
+@dataclass
+class TableSplit:
+    """One split of a dataset as tasks see it; embeddings are made once per space state.
+
+    Inputs:
+        reader: gives the reader of a modality of this dataset.
+    """
+
+    name: str
+    dataset: Dataset
+    reader: Callable[[str], Reader]
+    _items: dict[str, Items] = field(default_factory=dict)
+
+    @property
+    def row_numbers(self) -> list[int]:
+        return self.dataset.splits.get(self.name, [])
+
+    @property
+    def rows(self) -> int:
+        return len(self.row_numbers)
+
+    @property
+    def labels(self) -> Tensor | None:
+        if not self.dataset.has_labels:
+            return None
+        return torch.tensor([self.dataset.labels[row] for row in self.row_numbers])
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return self.dataset.classes if self.dataset.has_labels else ()
+
+    def embed(self, space: Space, modality: str) -> Items:
+        """Every readable item of the modality, with the rows that hold it."""
+        if modality not in self._items:
+            self._items[modality] = embed_items(space, self.reader(modality), self.row_numbers)
+        return self._items[modality]
+
+
+def embed_items(space: Space, reader: Reader, rows: list[int]) -> Items:
+    """The distinct items of some rows, embedded; row ``i`` of the links is ``rows[i]``."""
+    device = space.logit_scale.device
+    cells = reader.distinct(rows)
+    vectors = [torch.empty(0, space.dim)]
+    index: dict[bytes, int] = {}
+    with inference(space):
+        for start in range(0, len(cells), CHUNK):
+            chunk = cells[start : start + CHUNK]
+            found = [
+                (cell.key, f)
+                for (cell, _), f in zip(chunk, reader.features(chunk), strict=True)
+                if f is not None
+            ]
+            if not found:
+                continue
+            features = stack([f for _, f in found])
+            batch = type(features)(features.tokens.to(device), features.mask.to(device))
+            vectors.append(space.project(reader.name, batch).vectors.float().cpu())
+            for key, _ in found:
+                index[key] = len(index)
+    links = [
+        (index[cell.key], i)
+        for i, row in enumerate(rows)
+        for cell in reader.dataset.cells(reader.name, row)
+        if cell.key in index
+    ]
+    return Items(torch.cat(vectors), torch.tensor(links, dtype=torch.long).reshape(-1, 2))
+
+
+def build_task(plan: TaskPlan) -> tuple[str, Task]:
+    """A task of the plan and its id."""
+    spec = plan.spec()
+    task = loader.load("tasks", spec.name)(**spec.keywords())
+    return plan.id or f"{spec.name.rpartition(':')[2]}:{task.about}", task
+
+
+def run_tasks(
+    space: Space, plans: Iterable[TaskPlan], split: Callable[[str], TableSplit]
+) -> dict[str, Report]:
+    """Every task whose modalities the space has, by id; one that cannot be measured is named in a warning."""
+    reports = {}
+    for plan in plans:
+        name, task = build_task(plan)
+        if set(task.modalities) <= set(space.modalities):
+            try:
+                reports[name] = task.run(space, split(plan.split))
+            except UserError as error:
+                log.warning("task %s: %s", name, error)
+    return reports

@@ -1,0 +1,37 @@
+"""AdamW with warm-up and a cosine: the optimiser of every stage."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+import torch
+from torch import nn
+
+from .plan import StagePlan
+
+
+def build_optimizer(stage: StagePlan, parameters: Iterable[nn.Parameter]) -> torch.optim.AdamW:
+    """AdamW; vectors and scalars (norms, biases, tokens, the temperature) do not decay."""
+    parameters = list(parameters)
+    groups = [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": stage.weight_decay},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW([g for g in groups if g["params"]], lr=stage.lr)
+
+
+def build_schedule(
+    stage: StagePlan, optimizer: torch.optim.Optimizer, steps: int
+) -> torch.optim.lr_scheduler.LambdaLR:
+    """Linear warm-up over ``stage.warmup`` of ``steps``, then a half cosine to zero or a constant."""
+    warmup = math.ceil(stage.warmup * steps)
+
+    def factor(step: int) -> float:
+        if step < warmup:
+            return (step + 1) / warmup
+        if stage.schedule == "constant":
+            return 1.0
+        return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
+
+    return torch.optim.lr_scheduler.LambdaLR(optimizer, factor)

@@ -1,0 +1,240 @@
+"""The plan: what a whole run is, as data."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    PlainValidator,
+    model_validator,
+)
+
+from modalign.spec import Spec
+
+NAME = r"^[A-Za-z0-9][A-Za-z0-9_-]*$"
+Name = Annotated[str, Field(pattern=NAME)]
+Component = Annotated[Spec, PlainValidator(Spec.of), PlainSerializer(lambda spec: spec.value())]
+
+
+class Part(BaseModel):
+    """One mapping of the plan; an unknown key is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Source(Part):
+    """A table of paired samples: Parquet, CSV or JSON lines."""
+
+    table: str | None = None
+    """One file with all splits; a path relative to the plan, ``${VARIABLE}`` allowed."""
+    tables: dict[str, str] | None = None
+    """One file per split, instead of ``table``."""
+    split: str | None = None
+    """The column of ``table`` that names the split; without it every row is in ``train``."""
+    columns: dict[str, str] | None = None
+    """Which column holds which modality; by default the column of the modality's own name."""
+    label: str | None = None
+    """The column of class labels, for tasks and losses that need them."""
+    root: str | None = None
+    """The folder that paths in cells are relative to; by default the table's."""
+    weight: Annotated[float, Field(gt=0)] | None = None
+    """The share of a mixture; by default the number of rows."""
+
+
+class Data(Source):
+    """What a run or a stage learns from and is measured on."""
+
+    mix: list[Source] | None = None
+    """Several tables instead of one; what they leave out they take from here."""
+    max_bad: Annotated[float, Field(ge=0, le=1)] = 0.05
+    """The share of unreadable samples in one column above which the run stops."""
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Data:
+        for source in self.sources():
+            if (source.table is None) == (source.tables is None):
+                raise ValueError(
+                    "name either 'table' or 'tables'" + (" in every part of 'mix'" if self.mix else "")
+                )
+        if self.mix is not None and (self.table or self.tables):
+            raise ValueError("'mix' stands instead of 'table' and 'tables'")
+        return self
+
+    def sources(self) -> list[Source]:
+        """The tables, each complete."""
+        if self.mix is None:
+            return [self]
+        shared = {key: getattr(self, key) for key in ("split", "columns", "label", "root")}
+        return [
+            s.model_copy(update={k: v for k, v in shared.items() if getattr(s, k) is None}) for s in self.mix
+        ]
+
+
+class Views(Part):
+    """Augmented views kept in the feature cache: ``views`` variants of every sample, one drawn per epoch."""
+
+    views: Annotated[int, Field(ge=1)]
+
+
+class ModalityPlan(Part):
+    """One modality: how it is read and encoded."""
+
+    encoder: Component
+    modality: str | None = None
+    """The modality component that reads it; by default the one its encoder reads."""
+    read: dict[str, Any] = {}
+    """Arguments of the modality (a size, a sampling rate), over those its encoder asks for."""
+    trainable: bool = False
+    """Train the encoder in the stage that introduces the modality; frozen afterwards."""
+    augment: bool | Views = False
+
+
+def _temperature(value: Any) -> Any:
+    return {"init": value, "learned": False} if isinstance(value, int | float) else value
+
+
+class Temperature(Part):
+    """What cosines are divided by before a softmax. A plain number means that value, fixed."""
+
+    init: Annotated[float, Field(gt=0)] = 0.07
+    learned: bool = True
+    min: Annotated[float, Field(gt=0)] = 0.01
+
+
+class SpacePlan(Part):
+    """The shape of the space."""
+
+    dim: Annotated[int, Field(ge=1)] = 256
+    projection: Component = Spec("universal")
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    """Of the alignment layers."""
+    temperature: Annotated[Temperature, BeforeValidator(_temperature)] = Temperature()
+
+
+class Select(Part):
+    """Keep the weights of the epoch in which a task did best on the validation split."""
+
+    task: str
+    every: Annotated[int, Field(ge=1)] = 1
+    """Epochs between measurements."""
+    patience: Annotated[int, Field(ge=1)] | None = None
+    """Measurements without improvement after which the stage ends; None = never early."""
+    split: str = "val"
+
+
+class StagePlan(Part):
+    """One training phase."""
+
+    name: Name
+    align: Annotated[list[str], Field(min_length=1)]
+    """Modalities compared in this stage: new ones are trained, those already in the space are anchors."""
+    losses: Annotated[dict[str, Any], Field(min_length=1)]
+    """Weights by loss: ``{infonce: 1.0}``, or ``{infonce: {weight: 1.0, symmetric: false}}``."""
+    pairs: list[Annotated[list[str], Field(min_length=2, max_length=2)]] | None = None
+    """Which pairs are compared; by default every pair of ``align`` that has something to train."""
+    data: Data | None = None
+    epochs: Annotated[int, Field(ge=1)] = 10
+    batch_size: Annotated[int, Field(ge=1)] = 256
+    """Rows per step, over all devices."""
+    accumulate: Annotated[int, Field(ge=1)] = 1
+    lr: Annotated[float, Field(gt=0)] = 1e-3
+    weight_decay: Annotated[float, Field(ge=0)] = 1e-3
+    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.05
+    """Share of the steps in which the learning rate rises."""
+    schedule: Literal["cosine", "constant"] = "cosine"
+    clip: Annotated[float, Field(gt=0)] | None = 1.0
+    """Largest norm of the gradient."""
+    unfreeze: list[str] = []
+    """What else to train: ``projection``, ``temperature``, a modality (its alignment layer and token)
+    or ``encoder:<modality>``. Embeddings made before then change."""
+    select: Select | None = None
+
+    def weights(self) -> dict[str, tuple[float, Spec]]:
+        """``{loss name: (weight, spec)}``.
+
+        Raises:
+            ValueError: if an entry is neither a number nor a mapping with a numeric ``weight``.
+        """
+        parts: dict[str, tuple[float, Spec]] = {}
+        for name, value in self.losses.items():
+            args = dict(value) if isinstance(value, dict) else {"weight": value}
+            weight = args.pop("weight", 1.0)
+            if isinstance(weight, bool) or not isinstance(weight, int | float) or not math.isfinite(weight):
+                raise ValueError(f"loss '{name}': write a weight, or {{weight: 1.0, argument: value}}")
+            parts[name] = (float(weight), Spec(name, args))
+        return parts
+
+    @model_validator(mode="after")
+    def _weights(self) -> StagePlan:
+        self.weights()
+        return self
+
+
+class TaskPlan(BaseModel):
+    """One measurement; other keys are the task's own arguments."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+    name: str
+    id: str | None = None
+    split: str = "test"
+
+    def spec(self) -> Spec:
+        return Spec(self.name, dict(self.__pydantic_extra__ or {}))
+
+
+class FabricPlan(Part):
+    """Passed to ``lightning.fabric.Fabric`` as it is."""
+
+    accelerator: str = "auto"
+    devices: int | str | list[int] = 1
+    strategy: str = "auto"
+    precision: str | int = "32-true"
+    num_nodes: Annotated[int, Field(ge=1)] = 1
+
+
+class TrackPlan(Part):
+    """Where MLflow keeps the run; ``uri: null`` tracks nothing."""
+
+    uri: str | None = "sqlite:///mlflow.db"
+    experiment: str | None = None
+    """By default the plan's name."""
+
+
+class CheckpointPlan(Part):
+    """How often a run can be resumed from, beside the end of every epoch."""
+
+    every_steps: Annotated[int, Field(ge=1)] | None = None
+    keep: Annotated[int, Field(ge=1)] = 2
+
+
+class PluginsPlan(Part):
+    disable: list[str] = []
+
+
+class Plan(Part):
+    """A whole run. Every field's default is what a run without it uses."""
+
+    name: Name
+    seed: Annotated[int, Field(ge=0)] = 0
+    data: Data | None = None
+    modalities: dict[Name, ModalityPlan] = {}
+    space: SpacePlan = SpacePlan()
+    stages: list[StagePlan] = []
+    tasks: list[TaskPlan] = []
+    fabric: FabricPlan = FabricPlan()
+    track: TrackPlan = TrackPlan()
+    checkpoint: CheckpointPlan = CheckpointPlan()
+    plugins: PluginsPlan = PluginsPlan()
+    cache: bool = True
+    """Keep the features of frozen encoders on disk."""
+    max_nonfinite: Annotated[int, Field(ge=0)] = 10
+    """Steps with a loss that is not finite, skipped each, after which the run stops."""
+
+    def stage_data(self, stage: StagePlan) -> Data | None:
+        return stage.data or self.data

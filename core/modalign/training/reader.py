@@ -1,0 +1,242 @@
+"""From table cells to what an encoder or the space takes: items, batches, features."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from modalign.contracts import BadSample, Batch, Features
+from modalign.plugin import loader
+from modalign.space import Space, inference
+
+from .data import Cell, Dataset
+from .feature_cache import FeatureCache
+from .quarantine import Quarantine
+from .sampler import choose, seed_of
+
+CHUNK = 32
+"""Samples encoded together. Fixed, so that a sample's features never depend on an interruption."""
+MEMO_BYTES = 512 * 2**20
+"""Decoded items kept in memory, per modality."""
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """One modality of a batch of ``N`` rows.
+
+    Inputs:
+        content: the present rows only: a raw batch, features, or None where no row is present.
+        present: ``(N,)`` bool.
+        ids: ``(N,)`` int64, equal where the content is; 0 where it is missing.
+    """
+
+    content: Batch | Features | None
+    present: Tensor
+    ids: Tensor
+
+
+def stack(rows: Sequence[np.ndarray]) -> Features:
+    """Features of single items, ``(T_i, W)`` each, padded to one batch."""
+    longest = max(len(r) for r in rows)
+    tokens = torch.zeros(len(rows), longest, rows[0].shape[1])
+    filled = tokens.numpy()
+    mask = torch.zeros(len(rows), longest, dtype=torch.bool)
+    for i, row in enumerate(rows):
+        filled[i, : len(row)] = row
+        mask[i, : len(row)] = True
+    return Features(tokens, mask)
+
+
+def to_device(content: Batch | Features, device: torch.device) -> Batch | Features:
+    if isinstance(content, Features):
+        return Features(content.tokens.to(device), content.mask.to(device))
+    return {k: v.to(device) for k, v in content.items()}
+
+
+class Reader:
+    """Reads one modality of one dataset, for training and for tasks.
+
+    Inputs:
+        cached: whether its encoder is frozen and its features may be kept on disk.
+        views: augmented variants kept of every sample; 0 = the sample as it is.
+        augment: augment every batch anew (never cached).
+    """
+
+    def __init__(
+        self,
+        space: Space,
+        name: str,
+        dataset: Dataset,
+        quarantine: Quarantine,
+        *,
+        seed: int,
+        cached: bool = False,
+        views: int = 0,
+        augment: bool = False,
+    ) -> None:
+        self.space, self.name, self.dataset, self.quarantine = space, name, dataset, quarantine
+        self.seed, self.views, self.augment = seed, views, augment
+        self.modality = space.reader(name)
+        self.cache = FeatureCache(*self._cache_name()) if cached else None
+        self.encoded = 0
+        self._bad: set[bytes] = set()
+        self._items: dict[bytes, Any] = {}
+        self._room = MEMO_BYTES
+        self._cells = sum(sum(table.filled(name)) for table in dataset.tables)
+
+    def _cache_name(self) -> tuple[str, dict[str, Any]]:
+        entry, encoder = self.space.entry(self.name), self.space.encoder(self.name)
+        versions = {p.distribution: p.version for p in loader.plugins()}
+        about = {
+            "encoder": entry.encoder.value()
+            if isinstance(entry.encoder.value(), str)
+            else entry.encoder.name,
+            "modality": entry.modality.name,
+            "arguments": [entry.encoder.value(), entry.modality.value()],
+            "versions": [
+                versions.get(spec.name.partition(":")[0]) for spec in (entry.encoder, entry.modality)
+            ],
+            "fingerprint": encoder.fingerprint(),
+            "views": [self.views, self.seed] if self.views else None,
+        }
+        text = json.dumps(about, sort_keys=True, default=str).encode()
+        return hashlib.blake2b(text, digest_size=12).hexdigest(), about
+
+    # Reading -------------------------------------------------------------------------------
+
+    def read(self, cell: Cell, row: int) -> Any:
+        """The item in a cell; None if it cannot be read, which the quarantine then notes."""
+        key = cell.key
+        if key in self._items:
+            return self._items[key]
+        if key not in self._bad:
+            try:
+                item = self.modality.read(cell.value)
+            except BadSample as bad:
+                self._bad.add(key)
+                self._note(row, str(bad))
+                return None
+            self._memo(key, item)
+            return item
+        self._note(row, "the same content as a sample that could not be read")
+        return None
+
+    def _note(self, row: int, reason: str) -> None:
+        table, local = self.dataset.locate(row)
+        self.quarantine.add(table.path.name, local, self.name, reason, self._cells, self.dataset.max_bad)
+
+    def _memo(self, key: bytes, item: Any) -> None:
+        size = (
+            item.nbytes
+            if isinstance(item, Tensor | np.ndarray)
+            else len(item)
+            if hasattr(item, "__len__")
+            else 64
+        )
+        if size <= self._room:
+            self._room -= size
+            self._items[key] = item
+
+    # Frozen encoders: everything at once -----------------------------------------------------
+
+    def distinct(self, rows: Iterable[int]) -> list[tuple[Cell, int]]:
+        """Every distinct cell of some rows with the first row that holds it, like sizes together."""
+        seen: dict[bytes, tuple[Cell, int]] = {}
+        for row in rows:
+            for cell in self.dataset.cells(self.name, row):
+                seen.setdefault(cell.key, (cell, row))
+        return sorted(seen.values(), key=lambda pair: (pair[0].size, pair[0].key))
+
+    def _key(self, cell: Cell, view: int) -> bytes:
+        return (
+            cell.key if not self.views else hashlib.blake2b(cell.key + bytes([view]), digest_size=16).digest()
+        )
+
+    def features(self, cells: Sequence[tuple[Cell, int]], view: int = 0) -> list[np.ndarray | None]:
+        """Features ``(T, W)`` of each cell, from the cache or the encoder; None if unreadable."""
+        if self.cache is not None:
+            found = [self.cache.get(self._key(cell, view)) for cell, _ in cells]
+            if all(f is not None or cell.key in self._bad for f, (cell, _) in zip(found, cells, strict=True)):
+                return found
+        read = [
+            (i, item) for i, (cell, row) in enumerate(cells) if (item := self.read(cell, row)) is not None
+        ]
+        rows: list[np.ndarray | None] = [None] * len(cells)
+        if not read:
+            return rows
+        batch = self.modality.collate([item for _, item in read])
+        if self.views:
+            batch = self.modality.augment(batch, self._generator("view", view, cells[0][0].key.hex()))
+        encoder = self.space.encoder(self.name)
+        device = self.space.logit_scale.device
+        with inference(encoder):
+            out = encoder({k: v.to(device) for k, v in batch.items()})
+        self.encoded += len(read)
+        for (i, _), tokens, mask in zip(read, out.tokens.float().cpu(), out.mask.cpu(), strict=True):
+            rows[i] = tokens[mask].numpy()
+        if self.cache is not None:
+            self.cache.put(
+                {
+                    self._key(cell, view): torch.from_numpy(row)
+                    for (cell, _), row in zip(cells, rows, strict=True)
+                    if row is not None
+                }
+            )
+            # What was there already stays what it was: equal cells give equal bits.
+            kept = [self.cache.get(self._key(cell, view)) for cell, _ in cells]
+            return [row if k is None else k for row, k in zip(rows, kept, strict=True)]
+        return rows
+
+    def prepare(self, rows: Iterable[int], rank: int = 0, world: int = 1) -> Iterator[int]:
+        """Encode what the cache lacks, chunk by chunk; yields the number of samples done."""
+        if self.cache is None:
+            return
+        cells = self.distinct(rows)
+        starts = range(rank * CHUNK, len(cells), world * CHUNK)
+        for view in range(max(1, self.views)):
+            for start in starts:
+                self.features(cells[start : start + CHUNK], view)
+                yield min(start + CHUNK, len(cells))
+
+    # Batches -------------------------------------------------------------------------------
+
+    def load(self, rows: Sequence[int] | np.ndarray, epoch: int) -> Loaded:
+        """One batch of rows: for each, one readable alternative, drawn anew each epoch."""
+        ids = torch.zeros(len(rows), dtype=torch.long)
+        present = torch.zeros(len(rows), dtype=torch.bool)
+        parts: list[Any] = []
+        for i, row in enumerate(rows):
+            cells = [c for c in self.dataset.cells(self.name, int(row)) if c.key not in self._bad]
+            if not cells:
+                continue
+            cell = cells[choose(len(cells), self.seed, "alternative", self.name, int(row), epoch)]
+            part = self._part(cell, int(row), epoch)
+            if part is not None:
+                parts.append(part)
+                present[i] = True
+                ids[i] = int.from_bytes(cell.key[:8], "big", signed=True)
+        if not parts:
+            return Loaded(None, present, ids)
+        if self.cache is not None:
+            return Loaded(stack(parts), present, ids)
+        batch = self.modality.collate(parts)
+        if self.augment:
+            batch = self.modality.augment(batch, self._generator("augment", epoch, int(rows[0])))
+        return Loaded(batch, present, ids)
+
+    def _part(self, cell: Cell, row: int, epoch: int) -> Any:
+        if self.cache is None:
+            return self.read(cell, row)
+        view = choose(self.views, self.seed, "view", self.name, row, epoch) if self.views else 0
+        cached = self.cache.get(self._key(cell, view))
+        return cached if cached is not None else self.features([(cell, row)], view)[0]
+
+    def _generator(self, *what: object) -> torch.Generator:
+        return torch.Generator().manual_seed(seed_of(self.seed, self.name, *what))

@@ -1,0 +1,183 @@
+"""A run: every stage of a plan in turn, resumable and tracked."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import os
+import signal
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from modalign.contracts import Encoder, Run
+from modalign.errors import UserError
+from modalign.plugin import loader
+from modalign.space import Space
+from modalign.space_files import load
+
+from .build import build_encoders, build_space, enter_stage, git_commit, versions
+from .checkpoint import latest_checkpoint
+from .checks import Prepared, prepare
+from .context import Context
+from .metric_log import MetricLog
+from .plan import Plan
+from .plan_file import read_plan
+from .quarantine import Quarantine
+from .run_folder import RunFolder
+from .stage_run import run_stage
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+log = logging.getLogger("modalign")
+
+
+def align(
+    plan: str | os.PathLike[str] | dict[str, Any] | Plan,
+    *,
+    start: Space | str | os.PathLike[str] | None = None,
+    resume: bool = False,
+    out: str | os.PathLike[str] | None = None,
+    overrides: Iterable[str] = (),
+) -> Space:
+    """Train a space as a plan says, stage by stage.
+
+    Inputs:
+        plan: a YAML file, a mapping or a ``Plan``.
+        start: a space, or its folder, that the plan's modalities are added to; it stays as it is.
+        resume: go on with the interrupted run in the run folder, at the very step.
+        out: the run folder; default ``runs/<plan name>``.
+        overrides: ``key.path=value`` strings, applied to the plan.
+
+    Raises:
+        UserError: for anything wrong with plan, data or arguments; nothing was written then.
+        RunFailed, TooManyBad: when the run cannot go on.
+        KeyboardInterrupt: when it was interrupted; ``resume=True`` goes on.
+    """
+    space = load(start) if isinstance(start, str | os.PathLike) else copy.deepcopy(start)
+    prepared = prepare(read_plan(plan, overrides), space)
+    folder = RunFolder(Path(out) if out else Path("runs") / prepared.plan.name)
+    folder.check(prepared.plan.model_dump(mode="json"), resume)
+    fabric = build_fabric(prepared.plan)
+    fabric.launch()
+    encoders = build_encoders(prepared.plan)
+    space = prepared.start or build_space(prepared.plan)
+    state = latest_checkpoint(folder.checkpoints) if resume else None
+    with ExitStack() as stack:
+        metrics = None
+        if fabric.is_global_zero:
+            folder.claim(prepared.plan.model_dump(mode="json"), resume)
+            stack.callback(folder.release)
+            metrics = MetricLog(folder.path / "metrics.jsonl")
+            stack.callback(metrics.close)
+            metrics.rewind(state["metrics_position"] if state else 0)
+        fabric.barrier()
+        run = Context(
+            prepared=prepared,
+            folder=folder,
+            fabric=fabric,
+            space=space,
+            quarantine=Quarantine(folder.path / "quarantine.csv"),
+            metrics=metrics,
+            about=describe(prepared, folder.path, resumed=resume),
+            earlier=list(space.stages),
+        )
+        stack.enter_context(listeners(run))
+        stack.enter_context(stop_signals(run))
+        status = "failed"
+        try:
+            run.event("run_started")
+            all_stages(run, encoders, state)
+            status = "ok"
+        except KeyboardInterrupt:
+            status = "interrupted"
+            raise
+        finally:
+            run.event("run_finished", status=status)
+    return space
+
+
+def all_stages(run: Context, encoders: dict[str, Encoder], state: dict[str, Any] | None) -> None:
+    """Every stage, or those that a checkpoint's ``state`` leaves to be done."""
+    done, stages = 0, run.plan.stages
+    if state is not None:
+        done, run.step, run.stages = state["stage"], state["step"], state["stages"]
+    for i, stage in enumerate(stages):
+        founders = run.prepared.start is None and i == 0
+        new = enter_stage(run.plan, run.space, stage, encoders, founders=founders)
+        if i < done:
+            continue
+        trainer = None
+        if state is not None and i == done:
+            trainer = state["trainer"]
+            run.space.load_state_dict(trainer["space"] if trainer else state["space"], strict=False)
+        run_stage(run, i, stage, new, trainer)
+    if state is not None and done == len(stages):  # it was finished: measure and write once more
+        run.space.load_state_dict(state["space"], strict=False)
+        run.measure()
+        run.write()
+    run.space.requires_grad_(False).eval().cpu()
+
+
+def build_fabric(plan: Plan) -> Fabric:
+    """Fabric as the plan says; plain DDP tolerates a modality that is absent on one device."""
+    from lightning_fabric import Fabric
+
+    settings = plan.fabric.model_dump()
+    if settings["strategy"] == "ddp":
+        settings["strategy"] = "ddp_find_unused_parameters_true"
+    try:
+        return Fabric(**settings)
+    except Exception as error:
+        raise UserError(f"fabric: {error}") from error
+
+
+def describe(prepared: Prepared, folder: Path, resumed: bool) -> Run:
+    """What listeners are told about the run."""
+    used = {p.distribution: p.version for p in loader.plugins() if p.problem is None}
+    return Run(
+        name=prepared.plan.name,
+        folder=folder,
+        plan=prepared.plan.model_dump(mode="json"),
+        versions=versions(used),
+        data_digest=",".join(d.digest() for d in prepared.datasets.values()),
+        git_commit=git_commit(prepared.folder),
+        resumed=resumed,
+    )
+
+
+def listeners(run: Context) -> AbstractContextManager[None]:
+    """The run's own listeners, beside those of plugins: the progress bar and MLflow."""
+    if not run.fabric.is_global_zero:
+        return nullcontext()
+    from .progress import Progress
+    from .tracking import Tracking
+
+    ours: dict[str, object] = {"progress": Progress(quiet=not log.isEnabledFor(logging.INFO))}
+    if run.plan.track.uri is not None:
+        ours["mlflow"] = Tracking(run.plan.track.uri, run.plan.track.experiment or run.plan.name)
+    return loader.registered(**ours)
+
+
+@contextmanager
+def stop_signals(run: Context) -> Iterator[None]:
+    """The first Ctrl-C or SIGTERM ends the step and writes a checkpoint; a second ends at once."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(*_: object) -> None:
+        if run.stopping:
+            raise KeyboardInterrupt
+        run.stopping = True
+        log.warning("stopping after this step; once more stops at once")
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,182 @@
+"""Runs one stage: encode, train, compare what was frozen, measure, write."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from modalign.contracts import Stage
+
+from .context import Context
+from .data import Dataset
+from .evaluate import TableSplit, build_task
+from .job import Metrics, RunFailed, StageJob, build_losses, steps_per_epoch
+from .loop import Trainer
+from .plan import StagePlan
+from .reader import Reader
+from .sampler import Epochs
+from .stage import Trained, hash_parts, trained_parts
+
+log = logging.getLogger("modalign")
+
+
+def run_stage(
+    run: Context, index: int, stage: StagePlan, new: list[str], state: dict[str, Any] | None
+) -> None:
+    """Train one stage from its beginning, or from a checkpoint's ``state`` of its trainer.
+
+    Inputs:
+        new: the modalities that this stage brings into the space.
+    """
+    for m in run.space.modalities:
+        if m in stage.align or f"encoder:{m}" in stage.unfreeze:
+            run.space.encoder(m)
+    run.space.to(run.fabric.device)
+    trained = trained_parts(run.plan, stage, new, first=run.prepared.start is None and index == 0)
+    before = state["before"] if state else hash_parts(run.space)
+    data = run.plan.stage_data(stage)
+    assert data is not None
+    dataset = run.prepared.dataset(data)
+    epochs = stage_epochs(run.plan.seed, stage, dataset)
+    told = Stage(
+        name=stage.name,
+        index=index,
+        epochs=stage.epochs,
+        steps=steps_per_epoch(stage, epochs) * stage.epochs,
+        batch_size=stage.batch_size,
+        first_step=run.step - (state["position"]["stage_step"] if state else 0),
+        config=stage.model_dump(mode="json"),
+    )
+    run.event("stage_started", stage=told)
+    readers = {
+        m: run.reader(dataset, m, frozen=f"encoder:{m}" not in trained, augmented=True) for m in stage.align
+    }
+    encode(run, readers, [int(row) for table in epochs.tables for row in table])
+
+    def on_step(step: int, metrics: Metrics) -> None:
+        run.step = step
+        run.record(stage.name, metrics)
+        run.event("step_finished", stage=told, step=step, metrics=metrics)
+
+    job = StageJob(
+        fabric=run.fabric,
+        plan=run.plan,
+        stage=stage,
+        space=run.space,
+        trained=trained,
+        dataset=dataset,
+        epochs=epochs,
+        readers=readers,
+        losses=build_losses(stage),
+        folder=run.folder.path,
+        on_step=on_step,
+        on_checkpoint=lambda now: run.checkpoint(index, {**now, "before": before}),
+        measure=selector(run, stage, dataset, trained),
+        stopping=lambda: run.stopping,
+    )
+    job.position.step = run.step
+    trainer = Trainer(job)
+    if state:
+        trainer.restore(state)
+    trainer.run()
+    finish(run, told, trainer, before, new)
+
+
+def stage_epochs(seed: int, stage: StagePlan, dataset: Dataset) -> Epochs:
+    """The rows a stage trains on: those that hold at least two of its modalities.
+
+    Raises:
+        RunFailed: if there are none.
+    """
+    usable = dataset.usable("train", stage.align, min(2, len(stage.align)))
+    epochs = Epochs(usable, dataset.weights, stage.batch_size, seed, stage.name)
+    if epochs.size == 0:
+        raise RunFailed(f"stage {stage.name}: no row of split 'train' holds two of {', '.join(stage.align)}")
+    rows = len(dataset.splits.get("train", ()))
+    if epochs.size < rows:
+        few = f"{rows - epochs.size} of {rows} rows hold fewer than two of {', '.join(stage.align)}"
+        log.info("stage %s: %s", stage.name, few)
+    return epochs
+
+
+def encode(run: Context, readers: dict[str, Reader], rows: list[int]) -> None:
+    """Fill the feature cache of every frozen encoder, each process a share."""
+    for name, reader in readers.items():
+        started, before = time.perf_counter(), reader.encoded
+        for _ in reader.prepare(rows, run.fabric.global_rank, run.fabric.world_size):
+            if run.stopping:
+                raise KeyboardInterrupt
+        run.fabric.barrier()
+        if reader.cache is not None:
+            reader.cache.refresh()
+        count = reader.encoded - before
+        if count:
+            log.info("encoded %d %s samples in %.1f s", count, name, time.perf_counter() - started)
+
+
+def selector(
+    run: Context, stage: StagePlan, dataset: Dataset, trained: Trained
+) -> Callable[[], tuple[float, bool]] | None:
+    """Measures the task of ``select`` on the stage's own data; None if the stage has none."""
+    select = stage.select
+    if select is None:
+        return None
+    task = dict(map(build_task, run.plan.tasks))[select.task]
+    moving = {m: run.reader(dataset, m, frozen=False) for m in task.modalities if f"encoder:{m}" in trained}
+
+    def measure() -> tuple[float, bool]:
+        split = TableSplit(select.split, dataset, lambda m: moving.get(m) or run.reader(dataset, m))
+        return task.run(run.space, split).metrics[task.primary], task.higher_is_better
+
+    return measure
+
+
+def finish(run: Context, told: Stage, trainer: Trainer, before: dict[str, str], new: list[str]) -> None:
+    """What follows the last step; the checkpoint at its end makes the stage done.
+
+    Raises:
+        RunFailed: if a frozen part changed.
+    """
+    space, trained, position = run.space, trainer.job.trained, trainer.job.position
+    after = hash_parts(space)
+    changed = [p for p in before if p not in trained and before[p] != after.get(p)]
+    if changed:
+        parts = ", ".join(changed)
+        raise RunFailed(f"stage {told.name}: frozen parts changed: {parts}; does a module write to buffers?")
+    for m in space.modalities:
+        if f"encoder:{m}" in trained:
+            space.entries[m] = replace(space.entries[m], fingerprint=space.encoder(m).fingerprint())
+    counts = {part: sum(p.numel() for p in ps) for part, ps in trainer.model.parameters_by_part().items()}
+    space.requires_grad_(False).eval()
+    run.stages.append(
+        {
+            "name": told.name,
+            "align": list(trainer.job.stage.align),
+            "new": new,
+            "rows": trainer.job.epochs.size,
+            "epochs": position.epoch,
+            "steps": position.stage_step,
+            "seconds": round(position.seconds, 3),
+            "trained": sorted(trained.parts),
+            "trained_parameters": sum(n for part, n in counts.items() if not part.startswith("encoder:")),
+            "trained_encoder_parameters": sum(n for p, n in counts.items() if p.startswith("encoder:")),
+            "loss": position.loss,
+            "nonfinite_steps": position.nonfinite,
+            "unchanged": [p for p in before if before[p] == after.get(p) and _owner(p) not in new],
+            "encoded": {m: r.encoded for m, r in trainer.job.readers.items() if r.cache is not None},
+        }
+    )
+    run.measure()
+    run.stages[-1]["tasks"] = {name: report.metrics for name, report in run.tasks.items()}
+    metrics = {f"{name}/{k}": v for name, report in run.tasks.items() for k, v in report.metrics.items()}
+    run.write()
+    run.record(told.name, metrics)
+    run.event("stage_finished", stage=told, metrics={**metrics, "seconds": position.seconds})
+    run.checkpoint(told.index + 1, None)
+
+
+def _owner(part: str) -> str:
+    return part.removeprefix("encoder:")
