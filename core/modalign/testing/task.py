@@ -56,7 +56,7 @@ def centres() -> Tensor:
 
 
 def example_split(modalities: Sequence[str], true: bool = True) -> ExampleSplit:
-    """Rows whose modalities agree; or, if not ``true``, the first one row (so one class) off, the second two, …."""
+    """Rows whose modalities agree; or, if not ``true``, the ``i``-th modality ``i`` rows, so classes, off."""
     with seeded(0):
         row = torch.randn(ROWS, 32)  # (rows, D)
         own = normalize(2 * centres()[torch.arange(ROWS) % CLASSES] + 0.2 * row, dim=1)
