@@ -30,13 +30,14 @@ def score_blocks(
         queries, candidates = queries.float(), candidates.float()
     candidates = candidates.to(queries)
     step = max(1, (block or BLOCK) // max(1, len(candidates)))
-    longest = candidates.norm(dim=1).nan_to_num(0, 0, 0).max()  # ()
+    longest = candidates.norm(dim=1).max()  # ()
     for start in range(0, len(queries), step):
         some = queries[start : start + step]  # (n, D)
-        scores = (some @ candidates.T).nan_to_num(
-            nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf
-        )  # (n, K)
-        width = TIE * longest * some.norm(dim=1, keepdim=True).nan_to_num(0, 0, 0)  # (n, 1)
+        scores = some @ candidates.T  # (n, K)
+        width = TIE * longest * some.norm(dim=1, keepdim=True)  # (n, 1); no score is larger than width / TIE
+        if not width.isfinite().all():
+            scores.nan_to_num_(nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf)
+            width.nan_to_num_(0, 0, 0)
         yield slice(start, start + len(some)), scores, width
 
 
@@ -58,10 +59,10 @@ def best_ranks(queries: Tensor, candidates: Tensor, pairs: Tensor, block: int | 
         right = scores[row, column]  # (l,)
         best = scores.new_full((len(scores),), -torch.inf).scatter_reduce(0, row, right, "amax")  # (n,)
         floor = best.unsqueeze(1) - width  # (n, 1)
-        above = (scores > best.unsqueeze(1) + width).sum(1)  # (n,)
-        tied = (scores >= floor).sum(1) - above  # (n,)
+        above = (scores > best.unsqueeze(1) + width).sum(1, dtype=torch.int32)  # (n,)
+        tied = (scores >= floor).sum(1, dtype=torch.int32) - above  # (n,)
         # Other positives are no rivals. None is above the best one, some may be tied with it.
-        own = (right >= floor.squeeze(1)[row]).long()  # (l,)
+        own = (right >= floor.squeeze(1)[row]).int()  # (l,)
         tied = tied - torch.zeros_like(tied).scatter_add(0, row, own)  # (n,)
         answered = torch.zeros_like(tied, dtype=torch.bool).index_fill(0, row, True)  # (n,)
         ranks[part] = torch.where(answered, 1 + above + tied.double() / 2, torch.nan)

@@ -39,7 +39,7 @@ def retrieval_metrics(
     Raises:
         ValueError: if no query has a positive, an index is out of range, or ``N > K`` by default.
     """
-    queries, candidates = torch.as_tensor(queries), torch.as_tensor(candidates)
+    queries, candidates = torch.as_tensor(queries).detach(), torch.as_tensor(candidates).detach()
     pairs = _as_pairs(positives, len(queries), len(candidates)).to(queries.device)  # (L, 2)
     ranks = best_ranks(queries, candidates, pairs)  # (N,)
     return summarise(ranks, ks)
