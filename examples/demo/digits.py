@@ -14,7 +14,8 @@ NAMES = {
 """Language -> the digits' names, 0 to 9."""
 
 ACCENTS = {
-    "en-us": "en", "en-gb": "en", "de": "de", "fr-fr": "fr", "es": "es", "it": "it", "pt-br": "pt", "nl": "nl",
+    "en-us": "en", "en-gb": "en", "de": "de", "fr-fr": "fr", "es": "es",
+    "it": "it", "pt-br": "pt", "nl": "nl",
 }  # fmt: skip
 """espeak-ng language -> language of the names."""
 

@@ -62,7 +62,9 @@ def rows(seed: int = 0) -> list[dict]:
         train, val = int(0.7 * len(members)), int(0.8 * len(members))
         for split, part in zip(("train", "val", "test"), np.split(members, [train, val]), strict=True):
             voiced = spoken[split][digit]
-            turns = [voiced[i] for _ in range(-(-len(part) // len(voiced))) for i in rng.permutation(len(voiced))]
+            turns = [
+                voiced[i] for _ in range(-(-len(part) // len(voiced))) for i in rng.permutation(len(voiced))
+            ]
             for index, clip in zip(part.tolist(), turns, strict=False):
                 made.append(
                     {

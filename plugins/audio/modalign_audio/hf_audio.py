@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, ClassVar
 
 import torch
-from torch import nn
-
 from modalign import Encoder, Features, UserError
 from modalign.contracts import Batch
+from torch import nn
 
 from .hf_families import FAMILIES, Family
+
+_UNUSED = ("masked_spec_embed", "fusion_model", "mel_conv2d")
+"""Parameters that no output depends on: for masked training, and for CLAP's clips beyond its window."""
 
 
 class HFAudio(Encoder):
@@ -26,6 +30,7 @@ class HFAudio(Encoder):
     Inputs:
         model: a hub id such as ``facebook/hubert-base-ls960``, or a folder with config.json and weights.
         revision: a branch, tag or commit of the hub repository.
+        weights: False builds the architecture with random weights, to be loaded or trained later.
 
     Raises:
         UserError: if the model cannot be loaded, or is of another family.
@@ -33,55 +38,22 @@ class HFAudio(Encoder):
 
     modality: ClassVar[str] = "audio"
 
-    def __init__(self, model: str, revision: str | None = None) -> None:
+    def __init__(self, model: str, revision: str | None = None, weights: bool = True) -> None:
         super().__init__()
-        from safetensors import SafetensorError
-        from transformers import AutoConfig, AutoModel
-
-        safe: dict[str, Any] = {"revision": revision, "trust_remote_code": False}
-        try:
-            config = AutoConfig.from_pretrained(model, **safe)
-            if config.model_type not in FAMILIES:
-                raise UserError(
-                    f"hf-audio: {model} is a {config.model_type} model; known are {', '.join(sorted(FAMILIES))}"
-                )
-            family = FAMILIES[config.model_type]
-            whole, loading = AutoModel.from_pretrained(
-                model, config=config, dtype=torch.float32, output_loading_info=True, **safe
-            )
-            self.extractor = _extractor(model, safe) or family.extractor(config)
-        except (OSError, ValueError, ImportError, RuntimeError, SafetensorError) as error:
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            raise UserError(
-                f"hf-audio: cannot load model {model!r}: {reason}\nGive a hub id such as "
-                "facebook/hubert-base-ls960 (downloaded once, then cached), or a folder made by "
-                "save_pretrained() that holds config.json and the weights."
-            ) from None
-        self.kind = str(config.model_type)
-        self.tower: nn.Module = family.tower(whole)
-        self._refuse_untrained(model, whole, set(loading["missing_keys"]))
-        config = self.tower.config
-        if hasattr(config, "apply_spec_augment"):
-            config.apply_spec_augment = False  # it draws from numpy, and fails on short clips
-        self.width = int(family.width(config))
+        whole, self.extractor, missing = _load(model, revision, weights)
+        self.kind = str(whole.config.model_type)
+        self.tower: Any = self.family.tower(whole)
+        for name, parameter in self.tower.named_parameters():
+            if any(part in name for part in _UNUSED):
+                parameter.requires_grad_(False)
+        _refuse_untrained(model, whole, self.tower, missing)
+        if hasattr(self.tower.config, "apply_spec_augment"):
+            self.tower.config.apply_spec_augment = False  # it draws from numpy, and fails on short clips
+        self.width = int(self.family.width(self.tower.config))
 
     @property
     def family(self) -> Family:
         return FAMILIES[self.kind]
-
-    def _refuse_untrained(self, model: str, whole: nn.Module, missing: set[str]) -> None:
-        """Weights absent from a checkpoint would be random numbers: say so instead."""
-        used = {id(parameter) for parameter in self.tower.parameters()}
-        lost = sorted(
-            name
-            for name, parameter in whole.named_parameters()
-            if name in missing and id(parameter) in used and "masked_spec_embed" not in name
-        )
-        if lost:
-            raise UserError(
-                f"hf-audio: the weights of {model!r} lack {len(lost)} of this model's tensors "
-                f"({lost[0]} …); give a complete checkpoint"
-            )
 
     def train(self, mode: bool = True) -> HFAudio:
         """As usual, but batch statistics stay frozen: they would mix the rows of a batch."""
@@ -113,6 +85,49 @@ class HFAudio(Encoder):
         return Features(tokens[:, :longest], mask[:, :longest])  # (N, T', W), (N, T')
 
 
+def _load(model: str, revision: str | None, weights: bool) -> tuple[Any, Any, set[str]]:
+    """The model, its feature extractor, and the names of the weights its checkpoint lacks."""
+    from safetensors import SafetensorError
+    from transformers import AutoConfig, AutoModel
+
+    safe: dict[str, Any] = {"revision": revision, "trust_remote_code": False}
+    missing: set[str] = set()
+    try:
+        with _quiet():
+            config = AutoConfig.from_pretrained(model, **safe)
+            if config.model_type not in FAMILIES:
+                raise UserError(
+                    f"hf-audio: {model!r} is a {config.model_type} model; give one of these kinds: "
+                    f"{', '.join(sorted(FAMILIES))}"
+                )
+            if weights:
+                whole, report = AutoModel.from_pretrained(
+                    model, config=config, dtype=torch.float32, output_loading_info=True, **safe
+                )
+                missing = set(report["missing_keys"])
+            else:
+                whole = AutoModel.from_config(config, dtype=torch.float32)
+            return whole, _extractor(model, safe) or FAMILIES[config.model_type].extractor(config), missing
+    except (OSError, ValueError, ImportError, RuntimeError, SafetensorError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UserError(
+            f"hf-audio: cannot load model {model!r}: {reason}\nGive a hub id such as "
+            "facebook/hubert-base-ls960 (downloaded once, then cached), or a folder made by "
+            "save_pretrained() that holds config.json and the weights."
+        ) from None
+
+
+def _refuse_untrained(model: str, whole: nn.Module, tower: nn.Module, missing: set[str]) -> None:
+    """Weights absent from a checkpoint would be random numbers: say so instead."""
+    used = {id(parameter) for parameter in tower.parameters() if parameter.requires_grad}
+    lost = sorted(name for name, p in whole.named_parameters() if name in missing and id(p) in used)
+    if lost:
+        raise UserError(
+            f"hf-audio: the weights of {model!r} lack {len(lost)} of this model's tensors, such as "
+            f"{lost[0]}; give a complete checkpoint, or weights: false for random ones"
+        )
+
+
 def _extractor(model: str, options: dict[str, Any]) -> Any:
     """The feature extractor saved with the model, or None if none was."""
     from transformers import AutoFeatureExtractor
@@ -121,3 +136,19 @@ def _extractor(model: str, options: dict[str, Any]) -> Any:
         return AutoFeatureExtractor.from_pretrained(model, **options)
     except (OSError, ValueError):
         return None
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without progress bars and loading reports: what is wrong becomes an error here."""
+    from transformers.utils import logging
+
+    verbosity, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bar:
+            logging.enable_progress_bar()

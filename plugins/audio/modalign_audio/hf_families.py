@@ -49,7 +49,9 @@ def _run_waves(tower: Any, extractor: Any, clips: Clips) -> tuple[Tensor, Tensor
     reaches it.
     """
     shortest = 1
-    for kernel, stride in reversed(list(zip(tower.config.conv_kernel, tower.config.conv_stride, strict=True))):
+    for kernel, stride in reversed(
+        list(zip(tower.config.conv_kernel, tower.config.conv_stride, strict=True))
+    ):
         shortest = (shortest - 1) * stride + kernel  # samples that make one token
     clips = [np.pad(clip, (0, max(0, shortest - len(clip)))) for clip in clips]
     groups: dict[int, list[int]] = {}

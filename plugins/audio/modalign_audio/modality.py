@@ -11,11 +11,10 @@ from typing import Any, ClassVar
 import numpy as np
 import soundfile
 import torch
-from torch import Generator, Tensor
-from torchaudio.functional import resample
-
 from modalign import BadSample, Modality, UserError, file_bytes
 from modalign.contracts import Batch
+from torch import Generator, Tensor
+from torchaudio.functional import resample
 
 _BLOCK = 1 << 18  # samples decoded at a time, all channels together
 _RATES = (1000, 768_000)  # Hz: what is taken for sound
@@ -36,7 +35,9 @@ class Audio(Modality):
 
     def __init__(self, rate: int = 16000, max_seconds: float = 30.0) -> None:
         if not _RATES[0] <= rate <= _RATES[1]:
-            raise UserError(f"audio: rate is {rate}; use {_RATES[0]} to {_RATES[1]} (Hz), usually 8000 or 16000")
+            raise UserError(
+                f"audio: rate is {rate}; use {_RATES[0]} to {_RATES[1]} (Hz), usually 8000 or 16000"
+            )
         if not max_seconds * rate >= 1 or math.isinf(max_seconds):
             raise UserError(f"audio: max_seconds is {max_seconds}; use a positive number such as 30")
         self.rate = int(rate)
@@ -48,8 +49,8 @@ class Audio(Modality):
         Raises:
             BadSample: if it is no sound file, holds no sample, or one that is not finite.
         """
-        wave, rate = _decode(file_bytes(value), self.max_seconds)
-        wave = _resample(torch.from_numpy(wave), rate, self.rate)
+        samples, rate = _decode(file_bytes(value), self.max_seconds)
+        wave = _resample(torch.from_numpy(samples), rate, self.rate)  # (L,)
         wave = wave[: int(self.max_seconds * self.rate)].contiguous()
         if not torch.isfinite(wave).all():
             raise BadSample("holds samples that are not finite")

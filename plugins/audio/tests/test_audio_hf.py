@@ -6,14 +6,19 @@ import numpy as np
 import pytest
 import torch
 import transformers as hf
+from modalign import UserError
+from modalign.testing.encoder import CHECKS
 from modalign_audio.hf_audio import HFAudio
 from modalign_audio.modality import Audio
 
-from modalign import UserError
-
 torch.set_num_threads(1)
 
-_CONVS = {"conv_dim": (16, 16, 16), "conv_kernel": (10, 3, 2), "conv_stride": (5, 4, 2), "mask_time_prob": 0.5}
+_CONVS = {
+    "conv_dim": (16, 16, 16),
+    "conv_kernel": (10, 3, 2),
+    "conv_stride": (5, 4, 2),
+    "mask_time_prob": 0.5,
+}
 _BODY = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
 _WAVE = {**_CONVS, **_BODY, "num_conv_pos_embeddings": 16, "num_conv_pos_embedding_groups": 2}
 
@@ -32,16 +37,18 @@ def _whisper():
 
 
 def _ast():
-    config = hf.ASTConfig(**_BODY, num_mel_bins=32, max_length=100, patch_size=8, frequency_stride=6, time_stride=6)
+    config = hf.ASTConfig(
+        **_BODY, num_mel_bins=32, max_length=100, patch_size=8, frequency_stride=6, time_stride=6
+    )
     return hf.ASTModel(config), hf.ASTFeatureExtractor(num_mel_bins=32, max_length=100, mean=-3.0, std=2.0)
 
 
 def _clap(fusion, padding="repeatpad"):
     def build():
         audio = {
-            "window_size": 4, "num_mel_bins": 16, "spec_size": 64, "hidden_size": 32, "patch_embeds_hidden_size": 16,
-            "depths": [1, 1], "num_attention_heads": [2, 2], "enable_fusion": fusion, "num_hidden_layers": 2,
-            "aff_block_r": 2,
+            "window_size": 4, "num_mel_bins": 16, "spec_size": 64, "hidden_size": 32,
+            "patch_embeds_hidden_size": 16, "depths": [1, 1], "num_attention_heads": [2, 2],
+            "enable_fusion": fusion, "num_hidden_layers": 2, "aff_block_r": 2,
         }  # fmt: skip
         text = {"vocab_size": 32, **_BODY, "max_position_embeddings": 16}
         config = hf.ClapConfig(audio_config=audio, text_config=text, projection_dim=8)
@@ -59,7 +66,9 @@ def _clap(fusion, padding="repeatpad"):
 FAMILIES = {
     "wav2vec2-group": _waves(hf.Wav2Vec2Config(**_WAVE), hf.Wav2Vec2Model, False),
     "wav2vec2-layer": _waves(
-        hf.Wav2Vec2Config(**_WAVE, feat_extract_norm="layer", do_stable_layer_norm=True), hf.Wav2Vec2Model, True
+        hf.Wav2Vec2Config(**_WAVE, feat_extract_norm="layer", do_stable_layer_norm=True),
+        hf.Wav2Vec2Model,
+        True,
     ),
     "hubert": _waves(hf.HubertConfig(**_WAVE), hf.HubertModel, True),
     "wavlm": _waves(hf.WavLMConfig(**_WAVE), hf.WavLMModel, False),
@@ -170,6 +179,19 @@ def test_trains_without_mixing_rows(folders, name):
     assert sum(p.grad is not None and bool(p.grad.any()) for p in encoder.parameters()) > 10
 
 
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+@pytest.mark.parametrize("name", FAMILIES)
+def test_keeps_the_encoder_contract(folders, name, check):
+    check(lambda: HFAudio(str(folders[name])), Audio(**HFAudio(str(folders[name])).modality_options()))
+
+
+def test_weights_can_be_left_out(folders):
+    encoder, again = (HFAudio(str(folders["wavlm"]), weights=w) for w in (True, False))
+    assert encoder.fingerprint() != again.fingerprint()
+    again.load_state_dict(encoder.state_dict())
+    assert encoder.fingerprint() == again.fingerprint()
+
+
 def test_asks_its_modality_for_its_rate_and_window(folders):
     assert HFAudio(str(folders["hubert"])).modality_options() == {"rate": 16000}
     assert HFAudio(str(folders["whisper"])).modality_options() == {"rate": 16000, "max_seconds": 1.0}
@@ -183,7 +205,14 @@ def test_a_folder_without_extractor_gets_its_family_s(folders, name, tmp_path):
     extractor = HFAudio(str(tmp_path)).extractor
     saved = hf.AutoFeatureExtractor.from_pretrained(folders[name])
     assert type(extractor) is type(saved)
-    for key in ("do_normalize", "feature_size", "num_mel_bins", "max_length", "chunk_length", "sampling_rate"):
+    for key in (
+        "do_normalize",
+        "feature_size",
+        "num_mel_bins",
+        "max_length",
+        "chunk_length",
+        "sampling_rate",
+    ):
         assert getattr(extractor, key, None) == getattr(saved, key, None)
 
 
@@ -220,7 +249,9 @@ def test_refuses_a_checkpoint_with_holes(folders, tmp_path):
     weights = load_file(folders["hubert"] / "model.safetensors")
     lost = next(name for name in weights if "layers.1.attention" in name)
     hf.AutoConfig.from_pretrained(folders["hubert"]).save_pretrained(tmp_path)
-    save_file({k: v for k, v in weights.items() if k != lost}, tmp_path / "model.safetensors", {"format": "pt"})
+    save_file(
+        {k: v for k, v in weights.items() if k != lost}, tmp_path / "model.safetensors", {"format": "pt"}
+    )
     with pytest.raises(UserError, match="lack"):
         HFAudio(str(tmp_path))
     (tmp_path / "model.safetensors").write_bytes(b"\x08\0\0\0\0\0\0\0{broken}")
