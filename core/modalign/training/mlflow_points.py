@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 MAX_POINTS = 1000
@@ -27,10 +27,11 @@ class Points:
 
     Inputs:
         client: an ``mlflow.MlflowClient``.
+        heard: to be called at every answer, with 0.
     """
 
-    def __init__(self, client: Any) -> None:
-        self._client = client
+    def __init__(self, client: Any, heard: Callable[[float], None]) -> None:
+        self._client, self._heard = client, heard
         self._certain: set[str] = set()
         self._stored: dict[tuple[str, str], set[int]] = {}
         self._last: dict[tuple[str, str], int] = {}
@@ -76,6 +77,7 @@ class Points:
         key = (run_id, point.name)
         if key not in self._stored:
             self._stored[key] = {stored.step for stored in self._client.get_metric_history(*key)}
+            self._heard(0)
         return point.step in self._stored[key]
 
     def _store(self, run_id: str, points: list[Point]) -> None:
@@ -90,3 +92,4 @@ class Points:
             for point in points:
                 self._stored.pop((run_id, point.name), None)
             raise
+        self._heard(0)

@@ -1,130 +1,113 @@
-"""Finds, makes and describes runs on an MLflow server; every function can be repeated safely."""
+"""The parent run and its child runs: known, looked up, or made."""
 
 from __future__ import annotations
 
-import getpass
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any
 
-from .mlflow_names import flatten, mlflow_name, redact
+from .mlflow_client import DeletedError, connect, experiment_id, find, find_or_make
+from .mlflow_points import Points
+from .mlflow_record import RunRecord, StageRecord
+from .mlflow_sender import GivenUpError, unreachable
 
-if TYPE_CHECKING:
-    from modalign.contracts import Run
+log = logging.getLogger("modalign.tracking")
 
-BATCH = 100
-"""MLflow's limit on the parameters or tags of one request."""
-
-
-class DeletedError(Exception):
-    """The run that is looked for was deleted on the server."""
+ATTEMPTS = 3
+"""How often something that the server refuses is asked for before it is left out."""
 
 
-def connect(uri: str) -> Any:
-    """An ``mlflow.MlflowClient``; a database is made and brought up to date.
+class Runs:
+    """Ids of runs that are certainly there; every id asked for may cost a few requests once.
 
-    Raises:
-        ValueError: if MLflow has no use for such a URI.
-    """
-    from mlflow import MlflowClient
-    from mlflow.exceptions import MlflowException
-
-    try:
-        return MlflowClient(uri)
-    except MlflowException as error:
-        if error.error_code != "INTERNAL_ERROR":
-            raise
-        raise ValueError(str(error)) from error
-
-
-def experiment_id(client: Any, name: str) -> str:
-    """The experiment of that name, made if missing.
+    Inputs:
+        record: the run's ``mlflow.json``, kept up to date.
+        heard: to be called at every answer.
 
     Raises:
-        ValueError: if it was deleted.
+        DeletedError: when a run was deleted on the server. The record then asks for a new one, and
+            whatever it held must be sent again.
     """
-    from mlflow.exceptions import MlflowException
 
-    found = client.get_experiment_by_name(name)
-    if found is None:
+    def __init__(
+        self, uri: str, experiment: str, name: str, record: RunRecord, heard: Callable[[float], None]
+    ) -> None:
+        self.client: Any = None
+        self.points: Points = Points(None, heard)
+        self._uri, self._experiment, self._name = uri, experiment, name
+        self._record, self._heard = record, heard
+        self._experiment_id = ""
+        self._open: set[str] = set()
+        self._refusals = 0
+
+    def parent(self) -> str:
+        """The plan's run.
+
+        Raises:
+            GivenUpError: if the server refuses to have it.
+        """
         try:
-            return client.create_experiment(name)
-        except MlflowException as error:  # another process was faster, or its answer was lost
-            if error.error_code != "RESOURCE_ALREADY_EXISTS":
-                raise
-            found = client.get_experiment_by_name(name)
-    if found.lifecycle_stage != "active":
-        raise ValueError(
-            f"experiment {name!r} was deleted; bring it back with `mlflow experiments restore "
-            f"--experiment-id {found.experiment_id}` or name another one in the plan: track.experiment"
-        )
-    return found.experiment_id
-
-
-def find(client: Any, run_id: str) -> Any:
-    """The run of that id.
-
-    Raises:
-        DeletedError: if there is none or it was deleted.
-    """
-    from mlflow.exceptions import MlflowException
-
-    try:
-        found = client.get_run(run_id)
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            if self.client is None:
+                self.client = connect(self._uri)
+                self.points = Points(self.client, self._heard)
+            self._experiment_id = self._experiment_id or experiment_id(self.client, self._experiment)
+            return self._id(self._record, self._name, {})
+        except DeletedError:
+            log.warning("run %s was deleted in MLflow: a new one is made", self._record.run_id)
+            self._record.renew()
             raise
-        raise DeletedError(run_id) from error
-    if found.info.lifecycle_stage != "active":
-        raise DeletedError(run_id)
-    return found
+        except Exception as error:
+            self._refusals += not unreachable(error)
+            if self._refusals >= ATTEMPTS:
+                raise GivenUpError(str(error)) from error
+            raise
 
+    def child(self, stage: str) -> str:
+        """A stage's run, below the parent."""
+        record, parent = self._record.stage(stage), self.parent()
+        try:
+            return self._id(record, stage, {"mlflow.parentRunId": parent}, running=not record.closed)
+        except DeletedError:
+            log.warning("run %s (%s) was deleted in MLflow: a new one is made", record.run_id, stage)
+            self._record.renew(stage)
+            raise
 
-def find_or_make(
-    client: Any, experiment: str, key: str, name: str, started_at: int, tags: Mapping[str, str]
-) -> tuple[Any, bool]:
-    """The run tagged with ``key``, and whether it was made now.
+    def reopen(self, stage: StageRecord) -> None:
+        """Set a stage that was over to running again, when next it is asked for."""
+        self._open.discard(stage.run_id or "")
 
-    A request without an answer may have made it already: hence the search.
-    """
-    known = client.search_runs([experiment], f"tags.`modalign.run_key` = '{key}'")
-    if known:
-        return known[0], False
-    tags = {"modalign.run_key": key, "mlflow.user": _user(), **tags}
-    return client.create_run(experiment, started_at, tags, name), True
+    def doubt(self) -> None:
+        """Look every run up again when next it is asked for."""
+        self._open.clear()
 
+    def start_over(self) -> None:
+        """Expect every point to be sent again."""
+        self.doubt()
+        self.points.start_over()
 
-def describe(client: Any, run_id: str, run: Run) -> None:
-    """The plan as parameters, versions and origins as tags; credentials are left out.
-
-    A parameter that is there already stays: MLflow lets none change.
-    """
-    from mlflow.entities import Param, RunTag
-    from mlflow.utils.validation import MAX_PARAM_VAL_LENGTH, MAX_TAG_VAL_LENGTH
-
-    told = {mlflow_name(name): redact(value)[:MAX_TAG_VAL_LENGTH] for name, value in _tags(run).items()}
-    tags = [RunTag(name, value) for name, value in told.items()]
-    for start in range(0, len(tags), BATCH):
-        client.log_batch(run_id, tags=tags[start : start + BATCH], synchronous=True)
-    known = client.get_run(run_id).data.params
-    plan = {mlflow_name(name): redact(value)[:MAX_PARAM_VAL_LENGTH] for name, value in flatten(run.plan)}
-    params = [Param(name, value) for name, value in plan.items() if name not in known]
-    for start in range(0, len(params), BATCH):
-        client.log_batch(run_id, params=params[start : start + BATCH], synchronous=True)
-
-
-def _tags(run: Run) -> dict[str, str]:
-    """``plugin.modalign-audio``, ``version.torch``, ``data_digest``, ``git_commit``, …"""
-    tags = {"data_digest": run.data_digest}
-    for distribution, version in run.versions.items():
-        ours = distribution in ("modalign", "torch", "python")
-        tags[f"{'version' if ours else 'plugin'}.{distribution}"] = version
-    if run.git_commit:
-        tags["git_commit"] = tags["mlflow.source.git.commit"] = run.git_commit
-    return tags
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except Exception:  # a container without a user database
-        return "unknown"
+    def _id(
+        self,
+        record: RunRecord | StageRecord,
+        name: str,
+        tags: Mapping[str, str],
+        running: bool = True,
+    ) -> str:
+        if record.run_id in self._open:
+            return str(record.run_id)
+        if record.run_id:
+            found = find(self.client, record.run_id)
+        else:
+            found, made = find_or_make(
+                self.client, self._experiment_id, record.key, name, record.started_at, tags
+            )
+            if made:
+                self.points.created(found.info.run_id)
+        run_id: str = found.info.run_id
+        if running and found.info.status != "RUNNING":
+            self.client.update_run(run_id, status="RUNNING")
+        record.run_id = run_id
+        self._record.save()
+        self._open.add(run_id)
+        self._refusals = 0
+        self._heard(0)
+        return run_id

@@ -47,12 +47,11 @@ class Sender:
     Inputs:
         sync: sends what is to be sent; True once there will be nothing more. It is called every
             ``poll`` seconds, and after an exception again, later and later.
-        beat: called before each ``sync``; must not touch the network.
         where: the other side's address, without credentials, for messages.
     """
 
-    def __init__(self, sync: Callable[[], bool], beat: Callable[[], None], where: str, poll: float) -> None:
-        self._sync, self._beat, self._where, self._poll = sync, beat, where, poll
+    def __init__(self, sync: Callable[[], bool], where: str, poll: float) -> None:
+        self._sync, self._where, self._poll = sync, where, poll
         self._closing, self._stop, self._ended = threading.Event(), threading.Event(), threading.Event()
         self._warned = False
         self._heard, self._allowance = time.monotonic(), 0.0
@@ -84,15 +83,13 @@ class Sender:
         return self.complete
 
     def _run(self) -> None:
-        wait = FIRST_WAIT
+        wait = FIRST_WAIT / 2
         while not self._stop.is_set() and not self.complete:
-            closing = self._closing.is_set()
+            closing, heard = self._closing.is_set(), self._heard
             try:
-                self._beat()
                 self.complete = self._sync()
                 self.heard()
-                wait = FIRST_WAIT
-                pause = self._poll
+                pause, wait = self._poll, FIRST_WAIT / 2
             except GivenUpError as error:
                 self.given_up = True
                 if not self._stop.is_set():
@@ -100,9 +97,9 @@ class Sender:
                 break
             except Exception as error:
                 self._failed(error)
-                pause, wait = wait, min(2 * wait, LONGEST_WAIT)
+                pause = wait = FIRST_WAIT if self._heard > heard else min(2 * wait, LONGEST_WAIT)
             if not closing and self._closing.wait(pause):
-                wait = FIRST_WAIT  # the run has ended: try at once
+                wait = FIRST_WAIT / 2  # the run has ended: try at once
             elif closing and not self.complete:
                 self._stop.wait(pause)
         self._ended.set()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Mapping
 from contextlib import ExitStack, contextmanager
@@ -12,7 +11,6 @@ from modalign.plugin.component import hookimpl
 
 from .mlflow_mirror import Mirror
 from .mlflow_names import redact
-from .mlflow_points import Point
 from .mlflow_record import RunRecord, now
 from .mlflow_sender import Sender, log
 from .system_metrics import SystemMetrics
@@ -67,15 +65,14 @@ class Tracking:
         path.parent.mkdir(parents=True, exist_ok=True)
         record.save()  # before the server is asked: a run made by a process that dies is found again
         self._record = record
-        self._next_sample: float = 0
-        self._system: SystemMetrics | None = None
-        self._mirror = Mirror(
-            self.uri, self.experiment or run.name, run, record, lambda s: self._sender.heard(s)
-        )
-        self._sender = Sender(self._mirror.sync, self._sample, redact(self.uri), self.poll)
+        mirror = Mirror(self.uri, self.experiment or run.name, run, record, lambda s: self._sender.heard(s))
+        self._mirror = mirror
+        self._sender = Sender(mirror.sync, redact(self.uri), self.poll)
+        self._system = SystemMetrics(record.started_at, self.system_interval, mirror.system_metrics)
         self._environment = ExitStack()
         self._environment.enter_context(_environment())
         self._sender.start()
+        self._system.start()
 
     @hookimpl
     def stage_started(self, run: Run, stage: Stage) -> None:
@@ -85,7 +82,7 @@ class Tracking:
             child = self._record.stage(stage.name)
             if child.finished_at is not None:  # it ended, but the process died before it could say so
                 child.finished_at, child.closed = None, False
-                self._mirror.reopen(child)
+                self._mirror.runs.reopen(child)
             self._record.save()
 
     @hookimpl
@@ -103,6 +100,7 @@ class Tracking:
         if self._mirror is None:
             return
         mirror, self._mirror = self._mirror, None
+        self._system.stop()
         mirror.ended = STATUS[status], now()
         try:
             if not self._sender.close(self.patience) and not self._sender.given_up:
@@ -114,22 +112,6 @@ class Tracking:
         finally:
             mirror.abandoned = True
             self._environment.close()
-
-    def _sample(self) -> None:
-        """A reading of the machine every ``system_interval`` seconds, counted from the run's start."""
-        mirror = self._mirror
-        step = math.floor((now() - self._record.started_at) / 1000 / self.system_interval)
-        if mirror is None or step < self._next_sample:
-            return
-        self._next_sample = step + 1
-        try:
-            self._system = self._system or SystemMetrics()
-            readings = self._system.sample()
-        except Exception as error:  # an unreadable machine must not keep back the run's own metrics
-            self._next_sample = math.inf
-            log.warning("no system metrics: %s", error)
-            return
-        mirror.samples.extend(Point(name, value, step, now()) for name, value in readings.items())
 
 
 @contextmanager
