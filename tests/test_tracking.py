@@ -199,8 +199,8 @@ def server(starting):
 class Proxy(ThreadingHTTPServer):
     """Stands before the server and does to each request what ``fate(method, path)`` says.
 
-    "pass", "refuse" (the connection breaks at once), "hang" (it breaks after a while) or "lose" (the server gets the request, the
-    client never gets the answer).
+    "pass", "refuse" (the connection breaks at once), "hang" (it breaks after a while) or "lose"
+    (the server gets the request, the client never gets the answer).
     """
 
     daemon_threads = True
