@@ -31,6 +31,7 @@ class HFText(Encoder):
     """
 
     modality: ClassVar[str] = "text"
+    pretrained: ClassVar[bool] = True
 
     def __init__(self, model: str, max_tokens: int = 256, weights: bool = True) -> None:
         super().__init__()

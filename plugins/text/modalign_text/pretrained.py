@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -60,10 +61,11 @@ def describe(network: nn.Module, tokenizer: Any) -> str:
     """A digest of what shapes the output beyond the weights: architecture settings and tokenizer."""
     settings = {k: v for k, v in network.config.to_dict().items() if k not in _IRRELEVANT}  # type: ignore[union-attr, operator]
     backend = getattr(tokenizer, "backend_tokenizer", None)
-    words = backend.to_str() if backend is not None else repr(sorted(tokenizer.get_vocab().items()))
-    return hashlib.blake2b(
-        f"{sorted(settings.items(), key=str)} {words}".encode(), digest_size=16
-    ).hexdigest()
+    words = dict(json.loads(backend.to_str()) if backend is not None else tokenizer.get_vocab())
+    for set_by_each_call in ("truncation", "padding"):
+        words.pop(set_by_each_call, None)
+    text = json.dumps([settings, words], sort_keys=True, default=str)
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
 _IRRELEVANT = ("_name_or_path", "transformers_version", "dtype", "torch_dtype", "architectures")

@@ -14,7 +14,7 @@ from modalign_text.char_cnn import CharCNN
 from modalign_text.minilm import MiniLM
 from modalign_text.modality import Text
 
-torch.set_num_threads(2)
+torch.set_num_threads(1)
 TEXT = Text()
 
 

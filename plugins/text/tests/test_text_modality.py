@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from modalign import BadSample
 from modalign_text.modality import Text, decode
 
-torch.set_num_threads(2)
+torch.set_num_threads(1)
 TEXT = Text()
 printable = st.text(st.characters(codec="utf-8"), min_size=1).filter(lambda s: s.strip())
 
