@@ -28,14 +28,15 @@ class SpaceModality:
         modality: the component that reads it, by full name, with every argument.
         encoder: the component that encodes it, likewise.
         width: of the encoder's tokens.
-        trained: whether the encoder's weights were trained here, and so travel with the space.
-        fingerprint: the encoder's, when its features were last used.
+        carried: whether the encoder's weights travel with the space: they were trained here, or
+            nothing else would give them again.
+        fingerprint: the encoder's, while it was frozen.
     """
 
     modality: Spec
     encoder: Spec
     width: int
-    trained: bool = False
+    carried: bool = False
     fingerprint: str | None = None
 
 
@@ -121,7 +122,7 @@ class Space(nn.Module):
             encoder = loader.load("encoders", entry.encoder.name)(**entry.encoder.keywords())
             encoder.requires_grad_(False).eval()
             found = encoder.fingerprint()
-            if not entry.trained and entry.fingerprint not in (None, found):
+            if not entry.carried and entry.fingerprint not in (None, found):
                 raise UserError(
                     f"the encoder {entry.encoder.value()} of '{name}' is not the one this space was made "
                     f"with (fingerprint {found}, expected {entry.fingerprint}): use the same weights and "

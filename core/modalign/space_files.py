@@ -24,10 +24,10 @@ CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
 
 
 def weights(space: Space) -> dict[str, torch.Tensor]:
-    """The tensors that travel with a space: everything but frozen encoders."""
-    frozen = tuple(f"encoders.{n}." for n, entry in space.entries.items() if not entry.trained)
+    """The tensors that travel with a space: everything but encoders it only refers to."""
+    referenced = tuple(f"encoders.{n}." for n, entry in space.entries.items() if not entry.carried)
     state = space.state_dict()
-    return {k: v.detach().cpu().contiguous().clone() for k, v in state.items() if not k.startswith(frozen)}
+    return {k: v.detach().cpu().contiguous().clone() for k, v in state.items() if not k.startswith(referenced)}
 
 
 def config(space: Space) -> dict[str, Any]:
@@ -58,7 +58,7 @@ def card(space: Space) -> str:
         for i, s in enumerate(space.stages, 1)
     )
     rows = "\n".join(
-        f"| {name} | `{e.encoder.name}` | {'trained here' if e.trained else 'frozen, referenced'} |"
+        f"| {name} | `{e.encoder.name}` | {'in this folder' if e.carried else 'referenced'} |"
         for name, e in space.entries.items()
     )
     return f"""---
@@ -73,7 +73,7 @@ One embedding space of {space.dim} dimensions for {", ".join(space.entries)}.
 import modalign
 
 space = modalign.load(".")
-z = space.embed("{next(iter(space.entries), "text")}", values)  # (N, {space.dim}), unit rows
+z = space.embed("{next(iter(space.entries), "MODALITY")}", values)  # (N, {space.dim}), unit rows
 ```
 
 | modality | encoder | weights |
@@ -144,7 +144,7 @@ def _build(about: dict[str, Any]) -> Space:
             **{**saved, "modality": Spec.of(saved["modality"]), "encoder": Spec.of(saved["encoder"])}
         )
         encoder = (
-            loader.load("encoders", entry.encoder.name)(**entry.encoder.keywords()) if entry.trained else None
+            loader.load("encoders", entry.encoder.name)(**entry.encoder.keywords()) if entry.carried else None
         )
         space.add(name, entry, encoder, founder=name in founders)
     space.stages, space.plan = about["stages"], about["plan"]

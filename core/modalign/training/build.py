@@ -50,7 +50,7 @@ def space_modality(plan: ModalityPlan, encoder: Encoder) -> SpaceModality:
         modality=Spec(reads, {**encoder.modality_options(), **plan.read}),
         encoder=Spec(offer.full_name, plan.encoder.args),
         width=encoder.width,
-        trained=plan.trainable,
+        carried=plan.trainable or not encoder.pretrained,
         fingerprint=None if plan.trainable else encoder.fingerprint(),
     )
 
@@ -69,7 +69,7 @@ def enter_stage(
         kind, _, name = part.partition(":")
         if kind == "encoder":
             space.encoder(name)
-            space.entries[name] = replace(space.entries[name], trained=True, fingerprint=None)
+            space.entries[name] = replace(space.entries[name], carried=True, fingerprint=None)
     return new
 
 

@@ -37,6 +37,7 @@ class HFAudio(Encoder):
     """
 
     modality: ClassVar[str] = "audio"
+    pretrained: ClassVar[bool] = True
 
     def __init__(self, model: str, revision: str | None = None, weights: bool = True) -> None:
         super().__init__()
