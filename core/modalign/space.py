@@ -30,7 +30,7 @@ class SpaceModality:
         width: of the encoder's tokens.
         carried: whether the encoder's weights travel with the space: they were trained here, or
             nothing else would give them again.
-        fingerprint: the encoder's, while it was frozen.
+        fingerprint: the encoder's, if the space only refers to it.
     """
 
     modality: Spec
@@ -122,7 +122,7 @@ class Space(nn.Module):
             encoder = loader.load("encoders", entry.encoder.name)(**entry.encoder.keywords())
             encoder.requires_grad_(False).eval()
             found = encoder.fingerprint()
-            if not entry.carried and entry.fingerprint not in (None, found):
+            if entry.fingerprint not in (None, found):
                 raise UserError(
                     f"the encoder {entry.encoder.value()} of '{name}' is not the one this space was made "
                     f"with (fingerprint {found}, expected {entry.fingerprint}): use the same weights and "

@@ -46,12 +46,13 @@ def space_modality(plan: ModalityPlan, encoder: Encoder) -> SpaceModality:
     """How the space will read and encode a modality, with full names and every argument."""
     offer = loader.resolve("encoders", plan.encoder.name)
     reads = loader.resolve("modalities", modality_component(plan)).full_name
+    carried = plan.trainable or not encoder.pretrained
     return SpaceModality(
         modality=Spec(reads, {**encoder.modality_options(), **plan.read}),
         encoder=Spec(offer.full_name, plan.encoder.args),
         width=encoder.width,
-        carried=plan.trainable or not encoder.pretrained,
-        fingerprint=None if plan.trainable else encoder.fingerprint(),
+        carried=carried,
+        fingerprint=None if carried else encoder.fingerprint(),
     )
 
 

@@ -218,7 +218,6 @@ class Trainer:
     def _skipped(self, group: list[tuple[Any, dict[str, Loaded]]], loss: float) -> Metrics:
         job = self.job
         job.position.nonfinite += 1
-        self.schedule.step()
         if job.fabric.is_global_zero:
             record = {
                 "stage": job.stage.name,

@@ -86,7 +86,7 @@ class Reader:
         self.modality = space.reader(name)
         self.cache = FeatureCache(*self._cache_name()) if cached else None
         self.encoded = 0
-        self._bad: set[bytes] = set()
+        self._bad: dict[bytes, str] = {}
         self._items: dict[bytes, Any] = {}
         self._room = MEMO_BYTES
         self._cells = sum(sum(table.filled(name)) for table in dataset.tables)
@@ -116,17 +116,25 @@ class Reader:
         key = cell.key
         if key in self._items:
             return self._items[key]
-        if key not in self._bad:
-            try:
-                item = self.modality.read(cell.value)
-            except BadSample as bad:
-                self._bad.add(key)
-                self._note(row, str(bad))
-                return None
-            self._memo(key, item)
-            return item
-        self._note(row, "the same content as a sample that could not be read")
-        return None
+        if key in self._bad:
+            self._note(row, self._bad[key])
+            return None
+        try:
+            item = self.modality.read(cell.value)
+        except BadSample as bad:
+            self._bad[key] = str(bad)
+            self._note(row, str(bad))
+            return None
+        self._memo(key, item)
+        return item
+
+    def cells(self, row: int) -> list[Cell]:
+        """The alternatives in a row that are not known to be unreadable; those that are get noted."""
+        cells = self.dataset.cells(self.name, row)
+        for cell in cells if self._bad else ():
+            if cell.key in self._bad:
+                self._note(row, self._bad[cell.key])
+        return [cell for cell in cells if cell.key not in self._bad]
 
     def _note(self, row: int, reason: str) -> None:
         table, local = self.dataset.locate(row)
@@ -213,7 +221,7 @@ class Reader:
         present = torch.zeros(len(rows), dtype=torch.bool)
         parts: list[Any] = []
         for i, row in enumerate(rows):
-            cells = [c for c in self.dataset.cells(self.name, int(row)) if c.key not in self._bad]
+            cells = self.cells(int(row))
             if not cells:
                 continue
             cell = cells[choose(len(cells), self.seed, "alternative", self.name, int(row), epoch)]

@@ -63,6 +63,8 @@ def align(
     folder.check(prepared.plan.model_dump(mode="json"), resume)
     fabric = build_fabric(prepared.plan)
     fabric.launch()
+    if not fabric.is_global_zero:
+        log.setLevel(logging.WARNING)
     encoders = build_encoders(prepared.plan)
     space = prepared.start or build_space(prepared.plan)
     state = latest_checkpoint(folder.checkpoints) if resume else None
@@ -123,16 +125,20 @@ def all_stages(run: Context, encoders: dict[str, Encoder], state: dict[str, Any]
 
 
 def build_fabric(plan: Plan) -> Fabric:
-    """Fabric as the plan says; plain DDP tolerates a modality that is absent on one device."""
+    """Fabric as the plan says."""
     from lightning_fabric import Fabric
 
-    settings = plan.fabric.model_dump()
-    if settings["strategy"] == "ddp":
-        settings["strategy"] = "ddp_find_unused_parameters_true"
     try:
-        return Fabric(**settings)
+        return Fabric(**plan.fabric.model_dump())
     except Exception as error:
         raise UserError(f"fabric: {error}") from error
+
+
+def first_process() -> bool:
+    """Whether this process speaks for the run; the others of a distributed run are silent."""
+    from lightning_fabric.utilities.rank_zero import rank_zero_only
+
+    return getattr(rank_zero_only, "rank", 0) == 0
 
 
 def describe(prepared: Prepared, folder: Path, resumed: bool) -> Run:

@@ -50,8 +50,8 @@ class Epochs:
         random = np.random.default_rng(seed_of(*self.seed, "epoch", epoch))
         parts = []
         for table, count in zip(self.tables, self.counts, strict=True):
-            passes = [random.permutation(table) for _ in range(-(-count // len(table)))] if len(table) else []
-            parts.append(np.concatenate(passes)[:count] if passes else table)
+            passes = [random.permutation(table) for _ in range(-(-count // max(1, len(table))))]
+            parts.append(np.concatenate([table[:0], *passes])[:count])
         return random.permutation(np.concatenate(parts))
 
     def from_batch(self, epoch: int, first: int = 0) -> Iterator[np.ndarray]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 from modalign.contracts import Stage
@@ -146,9 +145,6 @@ def finish(run: Context, told: Stage, trainer: Trainer, before: dict[str, str], 
     if changed:
         parts = ", ".join(changed)
         raise RunFailed(f"stage {told.name}: frozen parts changed: {parts}; does a module write to buffers?")
-    for m in space.modalities:
-        if f"encoder:{m}" in trained:
-            space.entries[m] = replace(space.entries[m], fingerprint=space.encoder(m).fingerprint())
     counts = {part: sum(p.numel() for p in ps) for part, ps in trainer.model.parameters_by_part().items()}
     space.requires_grad_(False).eval()
     run.stages.append(

@@ -1,0 +1,146 @@
+"""Tables, alternatives, mixtures and the order of rows."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import modalign
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from modalign.training.data import Dataset
+from modalign.training.plan import Data
+from modalign.training.sampler import Epochs, choose, seed_of
+
+
+def dataset(folder: Path, rows: list[dict[str, Any]], name: str = "t.parquet", **data: Any) -> Dataset:
+    path = folder / name
+    if path.suffix == ".parquet":
+        pq.write_table(pa.Table.from_pylist(rows), path)
+    elif path.suffix == ".csv":
+        pyarrow.csv.write_csv(pa.Table.from_pylist(rows), path)
+    else:
+        path.write_text("\n".join(json.dumps(row) for row in rows))
+    return Dataset(Data(table=name, **data), folder, ["picture", "word"], ["word"])
+
+
+@pytest.mark.parametrize("name", ["t.parquet", "t.csv", "t.jsonl"])
+def test_every_format_gives_the_same_cells(name: str, tmp_path: Path) -> None:
+    rows = [{"picture": "a.png", "word": "one", "n": 3}, {"picture": None, "word": "two", "n": None}]
+    data = dataset(tmp_path, rows, name, label="n")
+    assert [c.value for c in data.cells("picture", 0)] == [tmp_path / "a.png"]
+    assert data.cells("picture", 1) == []
+    assert [c.value for c in data.cells("word", 1)] == ["two"]
+    assert data.labels == [0, -1]
+    assert data.splits == {"train": [0, 1]}
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ({"bytes": b"x", "path": "p"}, [b"x"]),
+        ({"bytes": None, "path": "p"}, ["FOLDER/p"]),
+        ({"bytes": None, "path": None}, []),
+        ([{"bytes": b"x", "path": None}, {"bytes": None, "path": None}], [b"x"]),
+        ([[1.0, 2.0], [3.0, 4.0]], [[[1.0, 2.0], [3.0, 4.0]]]),
+        ([1, 2, 3], [[1, 2, 3]]),
+        (["a", None, "b"], ["FOLDER/a", "FOLDER/b"]),
+        ([], []),
+        (b"raw", [b"raw"]),
+        ({"sodium": 140.0, "potassium": None}, [{"sodium": 140.0, "potassium": None}]),
+    ],
+)
+def test_what_a_cell_holds(value: Any, expected: list[Any], tmp_path: Path) -> None:
+    data = dataset(tmp_path, [{"picture": value, "word": "w"}])
+    wanted = [tmp_path / v[7:] if isinstance(v, str) else v for v in expected]
+    assert [c.value for c in data.cells("picture", 0)] == wanted
+    assert data.tables[0].filled("picture") == [bool(expected)]
+
+
+def test_content_decides_the_key(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"same")
+    (tmp_path / "b").write_bytes(b"same")
+    data = dataset(tmp_path, [{"picture": "a", "word": "x"}, {"picture": "b", "word": "y"}])
+    assert data.cells("picture", 0)[0].key == data.cells("picture", 1)[0].key
+    assert data.cells("word", 0)[0].key != data.cells("word", 1)[0].key
+
+
+def test_tables_by_split(tmp_path: Path) -> None:
+    for name, n in (("train", 3), ("test", 2)):
+        pq.write_table(pa.table({"word": [name] * n}), tmp_path / f"{name}.parquet")
+    files = {"train": "train.parquet", "test": "test.parquet"}
+    data = Dataset(Data(tables=files), tmp_path, ["word"], ["word"])
+    assert data.splits == {"train": [0, 1, 2], "test": [3, 4]}
+    assert data.cells("word", 4)[0].value == "test"
+
+
+def test_a_digest_follows_the_content(tmp_path: Path) -> None:
+    one = dataset(tmp_path, [{"word": "a"}], "a.parquet").digest()
+    same = dataset(tmp_path, [{"word": "a"}], "b.parquet").digest()
+    other = dataset(tmp_path, [{"word": "b"}], "c.parquet").digest()
+    assert one == same != other
+
+
+@given(
+    sizes=st.lists(st.integers(0, 40), min_size=1, max_size=4).filter(any),
+    batch=st.integers(1, 17),
+    seed=st.integers(0, 99),
+)
+def test_unweighted_epochs_visit_every_row_once(sizes: list[int], batch: int, seed: int) -> None:
+    starts = np.cumsum([0, *sizes])
+    tables = [range(starts[i], starts[i + 1]) for i in range(len(sizes))]
+    epochs = Epochs(tables, [None] * len(sizes), batch, seed)
+    batches = list(epochs.from_batch(0))
+    assert sorted(np.concatenate(batches)) == list(range(sum(sizes)))
+    assert len(batches) == epochs.batches
+    assert {len(b) for b in batches[:-1]} <= {batch}
+    for first in range(epochs.batches):
+        rest = list(epochs.from_batch(0, first))
+        assert all(np.array_equal(a, b) for a, b in zip(rest, batches[first:], strict=True))
+
+
+@given(
+    sizes=st.lists(st.integers(1, 30), min_size=2, max_size=4),
+    weights=st.lists(st.floats(0.1, 10), min_size=4, max_size=4),
+)
+def test_mixtures_keep_their_shares(sizes: list[int], weights: list[float]) -> None:
+    starts = np.cumsum([0, *sizes])
+    tables = [range(starts[i], starts[i + 1]) for i in range(len(sizes))]
+    shares = weights[: len(sizes)]
+    counts = Counter(Epochs(tables, shares, 8, 0).rows(3).tolist())
+    assert sum(counts.values()) == sum(sizes)
+    for table, share in zip(tables, shares, strict=True):
+        drawn = [counts[row] for row in table]
+        assert sum(drawn) == pytest.approx(share / sum(shares) * sum(sizes), abs=1)
+        assert max(drawn) - min(drawn) <= 1
+
+
+def test_epochs_differ_and_repeat_by_seed() -> None:
+    epochs = Epochs([range(100)], [None], 10, 7, "stage")
+    assert not np.array_equal(epochs.rows(0), epochs.rows(1))
+    assert np.array_equal(epochs.rows(1), Epochs([range(100)], [None], 10, 7, "stage").rows(1))
+    assert not np.array_equal(epochs.rows(1), Epochs([range(100)], [None], 10, 7, "other").rows(1))
+
+
+def test_alternatives_are_drawn_evenly() -> None:
+    drawn = Counter(choose(3, 0, "alternative", "text", row, epoch) for row in range(100) for epoch in range(30))
+    assert all(900 < n < 1100 for n in drawn.values())
+    assert seed_of("a", 1) != seed_of("a1")
+
+
+def test_unknown_column_names_those_there(tmp_path: Path) -> None:
+    with pytest.raises(modalign.UserError, match="'pictur'.*'picture'"):
+        dataset(tmp_path, [{"picture": "a", "word": "x"}], columns={"picture": "pictur"})
+
+
+def test_a_damaged_table(tmp_path: Path) -> None:
+    (tmp_path / "t.parquet").write_bytes(b"PAR1 and then nothing")
+    with pytest.raises(modalign.UserError, match="not a readable"):
+        Dataset(Data(table="t.parquet"), tmp_path, ["word"], ["word"])

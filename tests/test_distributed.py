@@ -1,0 +1,54 @@
+"""Two processes with half the batch each train as one does."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from safetensors.torch import load_file
+
+Plan = dict[str, Any]
+
+
+def run(file: Path, out: str, *overrides: str) -> list[dict[str, Any]]:
+    subprocess.run(
+        [sys.executable, "-m", "modalign.cli", "align", str(file), "--out", out, *overrides],
+        check=True,
+        timeout=240,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    return [json.loads(line) for line in Path(out, "metrics.jsonl").read_text().splitlines() if '"lr"' in line]
+
+
+def test_two_processes_equal_one(plan: Plan, write_plan: Callable[..., Path], in_tmp: Path, digits: Path) -> None:
+    rows = pq.read_table(digits).slice(0, 60).to_pylist()
+    for i, row in enumerate(rows):  # ragged batches with holes
+        if i % 4 == 1:
+            row["image"] = None
+        row["split"] = "train" if i < 49 else "test"
+    pq.write_table(pa.Table.from_pylist(rows), "odd.parquet")
+    plan["data"]["table"] = str(in_tmp / "odd.parquet")
+    plan["space"]["projection"]["dropout"] = 0.0
+    plan["space"]["dropout"] = 0.0
+    plan["modalities"]["audio"]["encoder"] |= {"dropout": 0.0, "blank": 0.0}
+    plan["stages"][1]["align"] = ["audio", "text", "image"]
+    for stage in plan["stages"]:
+        stage["batch_size"] = 9
+    file = write_plan(plan)
+    one = run(file, "one")
+    two = run(file, "two", "fabric.devices=2", "fabric.strategy=ddp")
+    assert len(one) == len(two) > 10
+    for a, b in zip(one, two, strict=True):
+        for key in ("loss", "grad_norm", "scale"):
+            assert b["metrics"][key] == pytest.approx(a["metrics"][key], rel=2e-3, abs=1e-5), (a["step"], key)
+    assert one[0]["metrics"]["loss"] == pytest.approx(two[0]["metrics"]["loss"], rel=1e-5)
+    first, second = (load_file(f"{out}/space/model.safetensors") for out in ("one", "two"))
+    assert first.keys() == second.keys()
