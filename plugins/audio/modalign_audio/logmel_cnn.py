@@ -14,7 +14,7 @@ from torchaudio.transforms import MelSpectrogram
 
 _GROUP = 32  # rows encoded together, short with short: less padding to compute
 _STRIDES = (2, 2, 1)  # along time, of the three convolutions
-_FLOOR = 1e-4  # of a clip's mean power, below which nothing is heard
+_FLOOR = 1e-3  # of a clip's mean power, below which nothing is heard
 
 
 class LogMelCNN(Encoder):
