@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -137,18 +138,47 @@ def test_where_it_is_looked_for(tmp_path, monkeypatch):
     monkeypatch.delenv("MODALIGN_REGISTRY", raising=False)
     root = Path(registry.__file__).parents[3]
     if (root / "registry.yaml").is_file():
-        assert registry.locate() == root / "registry.yaml"
-    mine, other = write(tmp_path, {}), tmp_path / "other.yaml"
-    monkeypatch.setenv("MODALIGN_REGISTRY", str(mine))
-    assert registry.locate() == mine
-    other.write_text(mine.read_text())
-    assert registry.locate(other) == other
+        assert registry.layers() == [root / "registry.yaml"]
+    (own,) = registry.layers()
+    mine, other, third = write(tmp_path, {}), tmp_path / "other.yaml", tmp_path / "third.yaml"
+    for copy in (other, third):
+        copy.write_text(mine.read_text())
+    monkeypatch.setenv("MODALIGN_REGISTRY", os.pathsep.join([str(mine), "", str(third)]))
+    assert registry.layers() == [mine, third, own]
+    assert registry.layers(other) == [other, mine, third, own]
     with pytest.raises(UserError, match="nowhere"):
-        registry.locate(tmp_path / "nowhere.yaml")
+        registry.layers(tmp_path / "nowhere.yaml")
     monkeypatch.setenv("MODALIGN_REGISTRY", str(tmp_path / "nowhere.yaml"))
     with pytest.raises(UserError, match="MODALIGN_REGISTRY"):
-        registry.locate()
+        registry.layers()
     monkeypatch.delenv("MODALIGN_REGISTRY")
     package = tmp_path / "site-packages" / "modalign"  # as in a wheel: next to the modules
     monkeypatch.setattr(registry, "__file__", str(package / "plugin" / "registry.py"))
-    assert registry.locate() == package / "registry.yaml"
+    assert registry.layers() == [package / "registry.yaml"]
+
+
+def test_of_two_layers_the_first_decides(tmp_path, monkeypatch):
+    above, below = tmp_path / "above", tmp_path / "below"
+    for folder in (above, below):
+        folder.mkdir()
+    first = write(above, {"acme-b": {**LISTED, "summary": "ours"}})
+    second = write(below, {"acme-a": {**LISTED, "requirement": "acme-a"}, "acme-b": LISTED})
+    monkeypatch.setenv("MODALIGN_REGISTRY", f"{first}{os.pathsep}{second}")
+    found = {entry.distribution: entry for entry in registry.entries()}
+    assert found["acme-b"].summary == "ours"
+    assert found["acme-b"].file == first
+    assert found["acme-a"].file == second
+    assert "modalign-text" in found  # our own catalogue is always the lowest
+    assert list(found) == sorted(found)
+    second.write_text("schema: 1\nplugins: {acme-c: 1}")
+    with pytest.raises(UserError, match=r"below.registry.yaml, line 2"):
+        registry.entries()
+
+
+def test_a_core_entry_has_a_folder_only_where_its_catalogue_lies_in_a_checkout(tmp_path):
+    entry = {"summary": "s", "trust": "core", "source": "plugins/b"}
+    path = write(tmp_path, {"acme-b": entry})
+    assert registry.entries(path)[0].folder is None
+    (tmp_path / "plugins" / "b").mkdir(parents=True)
+    (tmp_path / "plugins" / "b" / "pyproject.toml").touch()
+    assert registry.entries(path)[0].folder == tmp_path / "plugins" / "b"

@@ -53,7 +53,7 @@ def _findings(clear_cache: bool) -> dict[str, Any]:
     if cuda_problem:
         warnings.append(cuda_problem)
     try:
-        catalogue = f"{registry.locate()} ({len(registry.entries())} plugins)"
+        catalogue = f"{', '.join(map(str, registry.layers()))} ({len(registry.entries())} plugins)"
     except Exception as error:
         catalogue = "unreadable"
         warnings.append(str(error))

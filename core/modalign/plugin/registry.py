@@ -39,33 +39,53 @@ class Entry:
     needs: tuple[str, ...] = ()
     version: str | None = None
     sha256: str | None = None
+    file: Path | None = None
+    """The catalogue it stands in."""
+
+    @property
+    def folder(self) -> Path | None:
+        """Where its source is, if its catalogue lies in a checkout that holds it."""
+        folder = self.file.parent / self.source if self.file and self.source else None
+        return folder if folder and (folder / "pyproject.toml").is_file() else None
 
 
-def locate(path: str | Path | None = None) -> Path:
-    """Where the catalogue is: the argument, ``$MODALIGN_REGISTRY``, the checkout, the package.
+def layers(*given: str | Path) -> list[Path]:
+    """The catalogues, the one that decides first.
+
+    Those given, then those of ``$MODALIGN_REGISTRY`` (several are joined as in ``$PATH``), then the
+    checkout's own or, in an installed core, the one shipped with it. Of two entries for one
+    distribution the first holds.
 
     Raises:
-        UserError: if the argument or the variable names no file.
+        UserError: if one of the first two kinds is no file.
     """
-    for source, given in (("", path), ("MODALIGN_REGISTRY=", os.environ.get("MODALIGN_REGISTRY"))):
-        if given:
-            if not Path(given).is_file():
-                raise UserError(f"no plugin catalogue at {source}{given}")
-            return Path(given)
+    named = os.environ.get("MODALIGN_REGISTRY", "").split(os.pathsep)
+    found: list[Path] = []
+    for source, paths in (("", given), ("MODALIGN_REGISTRY=", named)):
+        for path in (Path(each) for each in paths if str(each)):
+            if not path.is_file():
+                raise UserError(f"no plugin catalogue at {source}{path}")
+            found.append(path)
     package = Path(__file__).parents[1]
     checkout = package.parents[1] / "registry.yaml"
-    if package.parent.name == "core" and checkout.is_file():
-        return checkout
-    return package / "registry.yaml"
+    own = package.parent.name == "core" and checkout.is_file()
+    return [*found, checkout if own else package / "registry.yaml"]
 
 
-def entries(path: str | Path | None = None) -> list[Entry]:
-    """The catalogue, alphabetical.
+def entries(*paths: str | Path) -> list[Entry]:
+    """The entries of these catalogues, by default of all ``layers()``; alphabetical.
 
     Raises:
-        UserError: with the line, if the file breaks any rule of its format.
+        UserError: with the line, if a file breaks any rule of its format.
     """
-    path = locate(path)
+    found: dict[str, Entry] = {}
+    for path in paths or layers():
+        for entry in _read(Path(path)):
+            found.setdefault(entry.distribution, entry)
+    return [found[name] for name in sorted(found)]
+
+
+def _read(path: Path) -> list[Entry]:
     data, lines = _parse(path)
 
     def fail(message: str, *at: str) -> UserError:
@@ -90,11 +110,11 @@ def entries(path: str | Path | None = None) -> list[Entry]:
             message = f"{name} must come before {found[-1].distribution}: entries are alphabetical"
             raise fail(message, "plugins", name)
         provides = {kind: tuple(names) for kind, names in given.get("provides", {}).items()}
-        found.append(Entry(name, **{**given, "provides": provides, "needs": tuple(given.get("needs", ()))}))
+        found.append(Entry(name, **{**given, "provides": provides, "needs": tuple(given.get("needs", ())), "file": path}))
     return found
 
 
-def providers(kind: str, name: str, path: str | Path | None = None) -> list[Entry]:
+def providers(kind: str, name: str, *paths: str | Path) -> list[Entry]:
     """Who offers a component, by bare name or ``distribution:name``.
 
     Raises:
@@ -103,7 +123,7 @@ def providers(kind: str, name: str, path: str | Path | None = None) -> list[Entr
     who, _, bare = name.rpartition(":")
     return [
         entry
-        for entry in entries(path)
+        for entry in entries(*paths)
         if bare in entry.provides.get(kind, ()) and who in ("", entry.distribution)
     ]
 
