@@ -81,6 +81,14 @@ def test_tables_by_split(tmp_path: Path) -> None:
     assert data.cells("word", 4)[0].value == "test"
 
 
+def test_splits_by_a_column_of_values(tmp_path: Path) -> None:
+    rows = [{"word": w, "who": s} for w, s in zip("abcd", ["ada", "bob", "eve", None], strict=True)]
+    data = dataset(tmp_path, rows, split={"column": "who", "test": ["bob"], "val": ["eve"]})
+    assert data.splits == {"train": [0, 3], "test": [1], "val": [2]}
+    with pytest.raises(modalign.UserError, match="'whom'"):
+        dataset(tmp_path, rows, split={"column": "whom", "test": ["bob"]})
+
+
 def test_a_digest_follows_the_content(tmp_path: Path) -> None:
     one = dataset(tmp_path, [{"word": "a"}], "a.parquet").digest()
     same = dataset(tmp_path, [{"word": "a"}], "b.parquet").digest()

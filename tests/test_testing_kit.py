@@ -40,8 +40,8 @@ def failures(checks, *arguments):
 @kit.parametrize_checks(
     "modalign",
     instances={
-        "retrieval": lambda: Retrieval("image", "text"),
-        "zero_shot": lambda: ZeroShot("image", "text"),
+        "retrieval": lambda: Retrieval("first", "second"),
+        "zero_shot": lambda: ZeroShot("first", "second"),
     },
 )
 def test_the_core_s_own_components(check):
@@ -372,7 +372,7 @@ class ByHand(Loss):
 
 class ReadsAbsent(ByHand):
     def forward(self, z):
-        return sum(self.pair(z.vectors[a].float(), z.vectors["text"].float()) for a in z.vectors)
+        return sum(self.pair(z.vectors[a].float(), z.vectors["second"].float()) for a in z.vectors)
 
 
 class Scrambled(ByHand):
@@ -382,7 +382,7 @@ class Scrambled(ByHand):
 
 class Half(ByHand):
     def forward(self, z):
-        return super().forward(z).to(z.vectors["text"].dtype)
+        return super().forward(z).to(z.vectors["second"].dtype)
 
 
 class Normalises(ByHand):
@@ -400,7 +400,7 @@ class Spread(ByHand):
 
 class FirstTwo(InfoNCE):
     def __init__(self):
-        super().__init__(pairs=[["image", "text"]])
+        super().__init__(pairs=[["first", "second"]])
 
 
 @pytest.mark.parametrize("duplicates", ["mask", "positive", "negative"])
@@ -430,15 +430,15 @@ def test_a_loss_gets_what_it_needs():
         "Needy", (InfoNCE,), {"needs": frozenset({"tokens", "labels", "relevance", "teacher", "log_sigma"})}
     )
     z = kit.example_embeddings(everything(), modalities=3, n=5)
-    assert z.tokens["audio"].shape[:2] == z.masks["audio"].shape
-    assert len(z.labels) == len(z.teacher["text"]) == len(z.extra["log_sigma"]["image"]) == 5
+    assert z.tokens["third"].shape[:2] == z.masks["third"].shape
+    assert len(z.labels) == len(z.teacher["second"]) == len(z.extra["log_sigma"]["first"]) == 5
     assert z.relevance.shape == (5, 5)
     assert failures(loss.CHECKS, everything) == set()
 
 
 class Ask(Retrieval):
     def __init__(self):
-        super().__init__("image", "text")
+        super().__init__("first", "second")
 
 
 class Silent(Ask):
@@ -465,8 +465,8 @@ class NotANumber(Ask):
 
 def test_our_tasks_keep_the_contract():
     assert failures(task.CHECKS, Ask) == set()
-    assert failures(task.CHECKS, lambda: ZeroShot("image", "text")) == set()
-    assert failures(task.CHECKS, lambda: ZeroShot("image", "text", ["a {}", "one {}"])) == set()
+    assert failures(task.CHECKS, lambda: ZeroShot("first", "second")) == set()
+    assert failures(task.CHECKS, lambda: ZeroShot("first", "second", ["a {}", "one {}"])) == set()
 
 
 @pytest.mark.parametrize(
@@ -485,8 +485,8 @@ def test_a_metric_must_be_a_number_and_the_primary_there():
 
 
 def test_the_example_split_is_what_a_task_is_given():
-    split = kit.example_split(["image", "text"])
-    items = split.embed(None, "image")
+    split = kit.example_split(["first", "second"])
+    items = split.embed(None, "first")
     assert isinstance(items, Items)
     assert len(items) == split.rows == len(split.labels)
     assert torch.allclose(items.vectors, normalize(items.vectors, dim=1))

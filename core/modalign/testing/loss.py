@@ -16,7 +16,7 @@ from .tools import expect, finite, near, same, seeded
 
 Make = Callable[[], Loss]
 
-MODALITIES = ("image", "text", "audio")
+MODALITIES = ("first", "second", "third")
 
 
 def example_embeddings(loss: Loss, modalities: int = 2, n: int = 8, seed: int = 0) -> Embeddings:
@@ -65,7 +65,7 @@ def check_loss_prefers_true_pairs(make: Make) -> None:
     for seed in range(3):
         z = example_embeddings(make(), n=16, seed=seed)
         true += float(_value(make(), z))
-        wrong += float(_value(make(), _moved(z, torch.arange(16).roll(1), only="text")))
+        wrong += float(_value(make(), _moved(z, torch.arange(16).roll(1), only="second")))
     expect(true < wrong, f"true pairs cost {true / 3:.4g}, wrong ones {wrong / 3:.4g}; is a sign flipped?")
 
 
@@ -146,7 +146,7 @@ def _leaves(z: Embeddings) -> tuple[Embeddings, dict[str, Tensor]]:
 def _with_gaps(z: Embeddings) -> Embeddings:
     """Image lacks row 1, text rows 2 and 3, audio the second half."""
     row = torch.arange(len(z))  # (N,)
-    gone = {"image": row == 1, "text": (row == 2) | (row == 3), "audio": row >= len(z) // 2}
+    gone = {"first": row == 1, "second": (row == 2) | (row == 3), "third": row >= len(z) // 2}
     return replace(z, present={m: ~gone[m] for m in z.modalities})
 
 

@@ -14,7 +14,7 @@ from .tools import expect, near, same, seeded, without_gradient
 Make = Callable[[int], Projection]
 """``dim`` -> a projection: the class itself, or what fills in its other arguments."""
 
-FOUNDERS = ("image", "text")
+FOUNDERS = ("first", "second")
 
 
 def check_projection_shapes(make: Make) -> None:
@@ -23,7 +23,7 @@ def check_projection_shapes(make: Make) -> None:
         projection = _made(make, dim)
         expect(projection.dim == dim, f"made with dim {dim}, its dim is {projection.dim}")
         x, mask = _inputs(projection)
-        pooled, tokens = projection(x, mask, "image")
+        pooled, tokens = projection(x, mask, "first")
         n, t = mask.shape
         expect(pooled.shape == (n, dim), f"pooled has shape {tuple(pooled.shape)}, expected {(n, dim)}")
         expect(
@@ -41,10 +41,10 @@ def check_projection_padding_changes_nothing(make: Make) -> None:
     """What stands at masked positions, and how many there are, has no effect on the rest."""
     projection = _made(make)
     x, mask = _inputs(projection)
-    pooled, tokens = projection(x, mask, "text")
+    pooled, tokens = projection(x, mask, "second")
     junk = torch.cat([torch.where(mask.unsqueeze(-1), x, 7.0), torch.full_like(x[:, :3], 7.0)], 1)
     longer = torch.cat([mask, torch.zeros_like(mask[:, :3])], 1)
-    again, again_tokens = projection(junk, longer, "text")
+    again, again_tokens = projection(junk, longer, "second")
     expect(near(again, pooled), "masked tokens change the pooled vector")
     expect(near(again_tokens[:, : mask.shape[1]][mask], tokens[mask]), "masked tokens change real tokens")
 
@@ -53,9 +53,9 @@ def check_projection_rows_are_independent(make: Make) -> None:
     """A row alone and among others gives the same."""
     projection = _made(make)
     x, mask = _inputs(projection)
-    pooled, tokens = projection(x, mask, "image")
+    pooled, tokens = projection(x, mask, "first")
     for i in range(len(x)):
-        alone, alone_tokens = projection(x[i : i + 1], mask[i : i + 1], "image")
+        alone, alone_tokens = projection(x[i : i + 1], mask[i : i + 1], "first")
         expect(near(alone[0], pooled[i]), f"row {i} depends on the other rows")
         expect(near(alone_tokens[0][mask[i]], tokens[i][mask[i]]), f"tokens of row {i} depend on other rows")
 
@@ -67,7 +67,7 @@ def check_projection_eval_is_deterministic(make: Make) -> None:
     found = []
     for noise in (1, 2):
         with seeded(noise):
-            found.append(projection(x, mask, "image")[0])
+            found.append(projection(x, mask, "first")[0])
     expect(same(*found), "the same input gave two results in eval mode")
 
 
@@ -76,14 +76,14 @@ def check_projection_gradient_reaches_everything(make: Make) -> None:
     projection = _made(make)
     x, mask = _inputs(projection)
     x.requires_grad_()
-    pooled, tokens = projection(x, mask, "image")
+    pooled, tokens = projection(x, mask, "first")
     with seeded(0):
         total = (pooled * torch.randn(pooled.shape)).sum()
     for value in projection.extra(pooled, tokens, mask).values():
         total = total + value.sum()
     total.backward()
-    own = {id(p) for p in projection.modality_parameters("image")}
-    others = frozenset(id(p) for p in projection.modality_parameters("text")) - own
+    own = {id(p) for p in projection.modality_parameters("first")}
+    others = frozenset(id(p) for p in projection.modality_parameters("second")) - own
     missed = without_gradient(projection, skip=others)
     expect(not missed, f"no finite gradient reaches {', '.join(missed[:5])}")
     assert x.grad is not None
@@ -98,14 +98,14 @@ def check_projection_later_modality_changes_nothing(make: Make) -> None:
     x, mask = _inputs(projection)
     before = {id(p) for p in projection.parameters()}
     found = [_pooled(projection, x, mask, m) for m in FOUNDERS]
-    projection.add_modality("audio", founder=False)
-    own = {id(p) for p in projection.modality_parameters("audio")}
+    projection.add_modality("third", founder=False)
+    own = {id(p) for p in projection.modality_parameters("third")}
     expect(own <= {id(p) for p in projection.parameters()}, "modality_parameters are not registered")
     expect(not own & before, "a later modality trains parameters that were there before it")
     with torch.no_grad():
-        for p in projection.modality_parameters("audio"):
+        for p in projection.modality_parameters("third"):
             p.add_(1)
-    projection(x, mask, "audio")
+    projection(x, mask, "third")
     for modality, old in zip(FOUNDERS, found, strict=True):
         expect(same(_pooled(projection, x, mask, modality), old), f"adding audio changed {modality}")
 
@@ -116,7 +116,7 @@ def check_projection_state_dict_round_trips(make: Make) -> None:
     two.load_state_dict(one.state_dict())
     x, mask = _inputs(one)
     expect(
-        same(_pooled(one, x, mask, "text"), _pooled(two, x, mask, "text")),
+        same(_pooled(one, x, mask, "second"), _pooled(two, x, mask, "second")),
         "with the same state dict two instances differ: something learnt or drawn is not in it",
     )
 

@@ -28,6 +28,18 @@ class Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class SplitBy(BaseModel):
+    """Splits by a column's values: ``{column: speaker, test: [ada]}``; all other rows are in ``train``."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+    __pydantic_extra__: dict[str, list[str | int | float | bool]]
+    column: str
+
+    def split_of(self, value: Any) -> str:
+        named = self.__pydantic_extra__ or {}
+        return next((split for split, values in named.items() if value in values), "train")
+
+
 class Source(Part):
     """A table of paired samples: Parquet, CSV or JSON lines."""
 
@@ -35,7 +47,7 @@ class Source(Part):
     """One file with all splits; a path relative to the plan, ``${VARIABLE}`` allowed."""
     tables: dict[str, str] | None = None
     """One file per split, instead of ``table``."""
-    split: str | None = None
+    split: str | SplitBy | None = None
     """The column of ``table`` that names the split; without it every row is in ``train``."""
     columns: dict[str, str] | None = None
     """Which column holds which modality; by default the column of the modality's own name."""

@@ -21,7 +21,7 @@ import pyarrow.parquet
 
 from modalign.errors import UserError, suggest
 
-from .plan import Source
+from .plan import Source, SplitBy
 
 READERS: dict[str, Callable[[Path], pa.Table]] = {
     ".parquet": lambda p: pyarrow.parquet.read_table(p),
@@ -125,7 +125,8 @@ class Table:
         self.columns = source.columns or {m: m for m in modalities if m in self.arrow.column_names}
         self.literal = set(literal)
         self.label = source.label
-        wanted = [*self.columns.values(), *filter(None, (source.label, source.split))]
+        by = source.split.column if isinstance(source.split, SplitBy) else source.split
+        wanted = [*self.columns.values(), *filter(None, (source.label, by))]
         unknown = [c for c in wanted if c not in self.arrow.column_names]
         if unknown:
             names = self.arrow.column_names
@@ -133,6 +134,8 @@ class Table:
             raise UserError(f"{self.path.name} has no column '{unknown[0]}'{near}")
         if source.table is None:
             self.splits = [s for s, part in zip(paths, parts, strict=True) for _ in range(len(part))]
+        elif isinstance(source.split, SplitBy):
+            self.splits = [source.split.split_of(v) for v in self.arrow[source.split.column].to_pylist()]
         elif source.split:
             self.splits = [str(s) for s in self.arrow[source.split].to_pylist()]
         else:

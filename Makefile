@@ -1,0 +1,32 @@
+# Every target sets up what it needs with stock pip; a new folder below plugins/ needs no edit here.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PLUGINS := $(patsubst %/pyproject.toml,-e %,$(filter-out plugins/text/pyproject.toml,$(wildcard plugins/*/pyproject.toml)))
+# Threads that wait without spinning: far faster wherever the cores are shared.
+export OMP_WAIT_POLICY ?= PASSIVE
+
+.PHONY: demo test quick lint clean
+
+demo: $(VENV)/ready  ## Align pictures, names and voices; watch the run with `modalign ui`
+	$(BIN)/python examples/demo/make_table.py
+	$(BIN)/modalign align examples/demo/demo.yaml
+
+test: $(VENV)/ready lint  ## Everything that needs no data folder; real data too where MODALIGN_DATA is
+	$(BIN)/pytest -n 2 --dist worksteal
+
+quick: $(VENV)/ready  ## Without the tests that take minutes
+	$(BIN)/pytest -n 2 --dist worksteal -m "not slow"
+
+lint: $(VENV)/ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy core/modalign $(wildcard plugins/*/modalign_*)
+
+$(VENV)/ready: pyproject.toml constraints.txt $(wildcard plugins/*/pyproject.toml)
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet -c constraints.txt -e ".[test,lint]" -e "plugins/text[minilm]" $(PLUGINS)
+	touch $@
+
+clean:
+	rm -rf $(VENV) runs mlflow.db
