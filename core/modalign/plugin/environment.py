@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import os
 import sys
@@ -28,6 +29,7 @@ IN_STEP = ("torchaudio", "torchvision")
 def versions() -> dict[str, str]:
     """What is installed, as ``pip freeze`` sees it: canonical name -> version."""
     found: dict[str, str] = {}
+    importlib.invalidate_caches()
     for distribution in metadata.distributions():
         try:
             found.setdefault(canonicalize_name(distribution.metadata["Name"]), distribution.version)
@@ -78,7 +80,9 @@ def breakages(before: dict[str, str], after: dict[str, str]) -> list[str]:
             if other not in changed or not allowed.contains(before[other], True):
                 continue
             if other not in after or not allowed.contains(after[other], True):
-                found.append(f"{name} {before[name]} needs {requirement}, {other} would be {after.get(other, 'gone')}")
+                found.append(
+                    f"{name} {before[name]} needs {requirement}, {other} would be {after.get(other, 'gone')}"
+                )
     return found
 
 
@@ -91,6 +95,7 @@ def paths() -> dict[str, Path]:
 
 def own(name: str) -> metadata.Distribution | None:
     """The distribution as installed in this very environment, not in one that it merely sees."""
+    importlib.invalidate_caches()
     here = [str(paths()[key]) for key in ("purelib", "platlib")]
     for distribution in metadata.distributions(path=here):
         try:

@@ -15,7 +15,15 @@ from typing import Any
 
 from packaging.utils import canonicalize_name
 
-ELSEWHERE = ("PIP_TARGET", "PIP_PREFIX", "PIP_ROOT", "PIP_REPORT", "PIP_DRY_RUN", "PIP_REQUIREMENT", "PIP_EDITABLE")
+ELSEWHERE = (
+    "PIP_TARGET",
+    "PIP_PREFIX",
+    "PIP_ROOT",
+    "PIP_REPORT",
+    "PIP_DRY_RUN",
+    "PIP_REQUIREMENT",
+    "PIP_EDITABLE",
+)
 """Settings that would make pip do something else than what is asked here."""
 
 
@@ -30,6 +38,7 @@ class Choice:
     Inputs:
         url: where from.
         sha256: of the archive, if pip knows it.
+        direct: named by its URL or path, not looked up in the index.
         editable: a folder that is linked, not copied.
     """
 
@@ -37,6 +46,7 @@ class Choice:
     version: str
     url: str
     sha256: str | None = None
+    direct: bool = False
     editable: bool = False
 
 
@@ -54,7 +64,8 @@ def run(*arguments: str, lock: int) -> str:
     inherited: Any = {"pass_fds": (lock,)} if os.name == "posix" else {}
     done = subprocess.run(
         [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input", "--no-color", *arguments],
-        env=environment, capture_output=True, text=True, errors="replace", stdin=subprocess.DEVNULL, **inherited,
+        env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace",
+        **inherited,
     )  # fmt: skip
     if done.returncode != 0:
         raise PipFailed(reason(done.stdout, done.stderr))
@@ -95,8 +106,14 @@ def _choice(item: dict[str, Any]) -> Choice:
     info, about = item["download_info"], item["metadata"]
     archive = info.get("archive_info", {})
     digest = archive.get("hashes", {}).get("sha256") or archive.get("hash", "").partition("sha256=")[2]
-    editable = info.get("dir_info", {}).get("editable", False)
-    return Choice(canonicalize_name(about["name"]), about["version"], info["url"], digest or None, editable)
+    return Choice(
+        canonicalize_name(about["name"]),
+        about["version"],
+        info["url"],
+        digest or None,
+        item["is_direct"],
+        info.get("dir_info", {}).get("editable", False),
+    )
 
 
 def build(folder: Path, into: Path, lock: int) -> Path:
@@ -112,14 +129,18 @@ def build(folder: Path, into: Path, lock: int) -> Path:
 
 
 def collect(choices: Sequence[Choice], into: Path, lock: int) -> None:
-    """Wheels of these distributions from the index, their archives' hashes enforced by pip.
+    """Wheels of these distributions, downloaded or built; pip enforces their archives' hashes.
 
     Raises:
         PipFailed: if one cannot be had, or is not the file that was chosen.
     """
     for hashed in (True, False):  # pip wants a hash for every line of a file or for none
         some = [c for c in choices if bool(c.sha256) == hashed]
-        lines = [f"{c.name}=={c.version}" + (f" --hash=sha256:{c.sha256}" if hashed else "") for c in some]
+        lines = [
+            (f"{c.name} @ {c.url}" if c.direct else f"{c.name}=={c.version}")
+            + (f" --hash=sha256:{c.sha256}" if hashed else "")
+            for c in some
+        ]
         if lines:
             wanted = into / "wanted.txt"
             wanted.write_text("\n".join(lines) + "\n")

@@ -110,7 +110,11 @@ def _read(path: Path) -> list[Entry]:
             message = f"{name} must come before {found[-1].distribution}: entries are alphabetical"
             raise fail(message, "plugins", name)
         provides = {kind: tuple(names) for kind, names in given.get("provides", {}).items()}
-        found.append(Entry(name, **{**given, "provides": provides, "needs": tuple(given.get("needs", ())), "file": path}))
+        found.append(
+            Entry(
+                name, **{**given, "provides": provides, "needs": tuple(given.get("needs", ())), "file": path}
+            )
+        )
     return found
 
 

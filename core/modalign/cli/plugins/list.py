@@ -1,16 +1,11 @@
-"""`modalign plugins`: what is installed, and what is wrong with it."""
+"""`modalign plugins list`: what is installed, and what is wrong with it."""
 
 from __future__ import annotations
 
 import click
 
 
-@click.group("plugins", context_settings={"help_option_names": ["-h", "--help"]})
-def command() -> None:
-    """Show and manage plugins."""
-
-
-@command.command("list")
+@click.command("list")
 @click.option("--json", "as_json", is_flag=True, help="One JSON list instead of a table.")
 def list_plugins(as_json: bool) -> None:
     """Show every installed plugin: version, and ok or what is wrong."""
