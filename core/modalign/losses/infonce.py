@@ -9,11 +9,12 @@ from torch import Tensor
 
 from modalign.contracts import Embeddings, Loss
 
-from .pairs import as_pairs, common_rows, connected_zero, pairs_of, widen
-from .softmax import soft_cross_entropy
+from .groups import sum_over_same
+from .pairs import as_pairs
+from .pairwise import Pair, check_options, over_pairs, scale_of
+from .streaming import cross_entropy
 
 DUPLICATES = ("mask", "positive", "negative")
-REDUCTIONS = ("mean", "sum")
 
 
 class InfoNCE(Loss):
@@ -21,6 +22,7 @@ class InfoNCE(Loss):
 
     van den Oord et al., arXiv 1807.03748; Radford et al., arXiv 2103.00020. A pair is compared on
     the rows where both modalities are present; pairs without such a row are left out of the mean.
+    Exact, in memory that grows with N, not N²: see ``streaming``.
     The first choice for paired data; with many items per class prefer a supervised loss.
 
     Inputs:
@@ -32,6 +34,7 @@ class InfoNCE(Loss):
             side: "mask" takes it out of the candidates, "positive" makes it an answer of equal
             weight, "negative" is CLIP as published. Without ``ids`` the three are the same.
         label_smoothing: share of the target spread over all candidates.
+        tile: rows of the score matrix computed at a time; None chooses. Changes speed, not value.
 
     Raises:
         ValueError: for an unknown option, or a pair that the batch does not hold.
@@ -45,14 +48,10 @@ class InfoNCE(Loss):
         symmetric: bool = True,
         duplicates: str = "mask",
         label_smoothing: float = 0.0,
+        tile: int | None = None,
     ) -> None:
         super().__init__()
-        if temperature is not None and not temperature > 0:
-            raise ValueError(f"temperature {temperature}: must be above 0")
-        if reduction not in REDUCTIONS:
-            raise ValueError(f"reduction {reduction!r}: use one of {', '.join(REDUCTIONS)}")
-        if duplicates not in DUPLICATES:
-            raise ValueError(f"duplicates {duplicates!r}: use one of {', '.join(DUPLICATES)}")
+        check_options(temperature, reduction, duplicates, DUPLICATES)
         if not 0 <= label_smoothing < 1:
             raise ValueError(f"label_smoothing {label_smoothing}: must be in [0, 1)")
         self.temperature = temperature
@@ -61,41 +60,49 @@ class InfoNCE(Loss):
         self.symmetric = symmetric
         self.duplicates = duplicates
         self.label_smoothing = label_smoothing
+        self.tile = tile
 
     def forward(self, z: Embeddings) -> Tensor:
-        scale = z.scale if self.temperature is None else 1 / self.temperature
-        losses = []
-        for a, b, rows in common_rows(z, pairs_of(z, self.pairs)):
-            same = same_content(z, a, b, rows) if self.duplicates != "negative" else None  # (R, R)
-            losses.append(self.compare(z.vectors[a][rows], z.vectors[b][rows], scale, same))  # ()
-        if not losses:
-            return connected_zero(z)
-        total = torch.stack(losses).sum()  # ()
-        return total / len(losses) if self.reduction == "mean" else total
+        scale = scale_of(z, self.temperature)
+        use_ids = self.duplicates != "negative"
+        return over_pairs(z, self.pairs, self.reduction, lambda pair: self.compare(pair, scale), use_ids)
 
-    def compare(self, a: Tensor, b: Tensor, scale: Tensor | float, same: Tensor | None) -> Tensor:
-        """One pair: ``a``, ``b (R, D)``, ``same (R, R)`` bool off the diagonal or None -> ``()``."""
-        with torch.autocast(a.device.type, enabled=False):
-            logits = scale * (widen(a) @ widen(b).T)  # (R, R)
-            targets = torch.eye(len(a), dtype=logits.dtype, device=logits.device)  # (R, R)
-            left_out = None
-            if same is not None and self.duplicates == "mask":
-                left_out = same
-            elif same is not None:
-                targets = targets + same
-                targets = targets / targets.sum(1, keepdim=True)  # (R, R)
-            # `same` is symmetric, so it and the targets serve the other direction as they are.
-            loss = soft_cross_entropy(logits, targets, left_out, self.label_smoothing).mean()  # ()
+    def compare(self, pair: Pair, scale: Tensor | float) -> Tensor:
+        """One pair -> ``()``."""
+        x, y = pair.x, pair.y
+        keys = tuple((code, code) for code in pair.codes) if self.duplicates == "mask" else ()
+        with torch.autocast(x.device.type, enabled=False):
+            each = cross_entropy(x, y, scale, keys=keys, columns=self.symmetric, tile=self.tile)  # (R,) each
+            loss = each[0].mean() + self.softened(x, y, scale, pair.codes)  # ()
             if self.symmetric:
-                back = soft_cross_entropy(logits.T, targets, left_out, self.label_smoothing).mean()  # ()
+                back = each[1].mean() + self.softened(y, x, scale, pair.codes)  # ()
                 loss = (loss + back) / 2
         return loss
 
+    def softened(
+        self, x: Tensor, y: Tensor, scale: Tensor | float, codes: tuple[Tensor, ...]
+    ) -> Tensor | float:
+        """What soft targets add to the cross-entropy with the partner: ``mean_i s·x_i·(y_i - Σ_j T_ij y_j)``.
 
-def same_content(z: Embeddings, a: str, b: str, rows: Tensor) -> Tensor | None:
-    """``(R, R)`` True where two different rows hold equal content in ``a`` or in ``b``; None without ids."""
-    ids = [z.ids[m][rows] for m in (a, b) if m in z.ids]  # each (R,)
-    if not ids:
-        return None
-    same = torch.stack([i.unsqueeze(0) == i.unsqueeze(1) for i in ids]).any(0)  # (R, R)
-    return same.fill_diagonal_(False)
+        A row of targets is a mean over rows of equal content, or over all candidates, so its
+        product with ``Y`` is a matter of sums, ``O(R·D)``.
+        """
+        target = y  # (R, D)
+        if self.duplicates == "positive" and codes:
+            target = sum_over_same(y, codes) / count_same(y, codes)
+        if self.label_smoothing:
+            target = torch.lerp(target, self.candidates(y, codes), self.label_smoothing)
+        return 0.0 if target is y else (scale * (x * (y - target)).sum(1)).mean()
+
+    def candidates(self, y: Tensor, codes: tuple[Tensor, ...]) -> Tensor:
+        """``(R, D)`` mean of each row's candidates."""
+        if self.duplicates != "mask" or not codes:
+            return y.mean(0, keepdim=True).expand_as(y)
+        wide = y.double()  # few may be left of many: no digits to lose
+        left = wide.sum(0) - sum_over_same(wide, codes) + wide  # (R, D)
+        return (left / (len(y) + 1 - count_same(wide, codes))).to(y.dtype)
+
+
+def count_same(like: Tensor, codes: tuple[Tensor, ...]) -> Tensor:
+    """``(R, 1)`` rows of equal content, itself included."""
+    return sum_over_same(torch.ones_like(like[:, :1]), codes)

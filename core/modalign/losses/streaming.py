@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.nn.functional import softplus
 
-from .tiles import Keys, Layout, tile_size
+from .reductions import choose_shift, running_log_sums, shared_sums, underflows
+from .scores import Keys, Layout, Scores, shaped, tile_size
 
 KEEP = 32 * 2**20
 """Bytes up to which the exponentials are kept for the backward pass instead of computed again."""
@@ -28,18 +30,18 @@ def log_sum_exp(
     """``log Σ exp L`` over the negatives of each row and column of ``L = s·ABᵀ``, and the positives.
 
     The ``(N, K)`` scores are visited in tiles: memory is ``O((N + K)·D)``, value and gradients
-    (to ``a``, ``b`` and ``scale``) are exact. A row without negatives gives ``-inf`` and no
-    gradient. With positives ``p``, ``softplus(lse - p)`` is the cross-entropy of each row, accurate
-    however small it is. Computed in float32, or float64 if the input is.
+    (to ``a``, ``b`` and ``scale``) are exact. With positives ``p``, ``softplus(lse - p)`` is the
+    cross-entropy of each row, accurate however small it is. A row without negatives gives
+    ``-inf`` and no gradient. Computed in float32, or in float64 if the input is.
 
     Inputs:
         a: ``(N, D)``.
-        b: ``(K, D)``; None: ``a`` again, where no row is its own candidate; half the work, and
-            rows alone are returned.
+        b: ``(K, D)``; None: ``a`` again, where no row is its own candidate. That takes half the
+            work, and returns rows alone.
         scale: ``s``, a number or a scalar tensor.
         partner: the positive of row ``i`` is column ``i + partner``: returned apart, not in the
-            sums. With ``b`` None, the positive of ``i + partner`` is ``i``. None: no positives.
-        keys: see ``Layout``: duplicates are left out of the sums.
+            sums. With ``b`` None it must be ``N / 2``, and partners are mutual. None: no positives.
+        keys: duplicates to leave out of the sums, see ``Layout``.
         columns: False: rows alone.
         tile: rows of a tile; None chooses.
 
@@ -47,141 +49,157 @@ def log_sum_exp(
         rows ``(N,)``, columns ``(K,)`` or None, positives ``(N,)`` or None.
 
     Raises:
-        ValueError: if ``tile`` is not positive.
+        ValueError: if ``tile`` is not positive, or ``partner`` leaves a row without its positive.
         RuntimeError: when differentiated twice.
     """
     own = b is None
-    b = a if b is None else b
-    kind = torch.promote_types(torch.promote_types(a.dtype, b.dtype), torch.float32)
+    other = a.detach() if b is None else b  # in the symmetric case `a` carries the whole gradient
+    if partner is not None and not (2 * partner == len(a) if own else 0 <= partner <= len(other) - len(a)):
+        raise ValueError(f"partner {partner}: {len(a)} rows and {len(other)} columns do not pair up so")
+    kind = torch.promote_types(torch.promote_types(a.dtype, other.dtype), torch.float32)
     layout = Layout(own, partner, keys, columns and not own, tile_size(a.device, kind.itemsize, tile))
-    s = torch.as_tensor(scale)
-    # In the symmetric case one side carries the whole gradient.
-    return _LogSumExp.apply(a, b.detach() if own else b, s, layout, kind)
+    return _LogSumExp.apply(a, other, as_scalar(scale), layout, kind)
+
+
+def cross_entropy(a: Tensor, b: Tensor | None, scale: Tensor | float, **options: Any) -> list[Tensor]:
+    """``-log p(partner)`` of every row ``(N,)`` and, unless left out, of every column ``(N,)``.
+
+    ``log(1 + Σ exp(L_ij - p_i))`` over the negatives: exact near zero too. Arguments as
+    ``log_sum_exp``, with a partner for every row.
+    """
+    rows, columns, positive = log_sum_exp(a, b, scale, **options)
+    assert positive is not None
+    return [softplus(lse - positive) for lse in (rows, columns) if lse is not None]
+
+
+def as_scalar(value: Tensor | float) -> Tensor:
+    """A tensor; a number becomes one without dimensions, which never widens what it multiplies."""
+    return value if isinstance(value, Tensor) else torch.tensor(value, dtype=torch.float64)
 
 
 class _LogSumExp(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, a: Tensor, b: Tensor, scale: Tensor, layout: Layout, kind: torch.dtype) -> Any:
+        scores = Scores(a, b, scale, layout, kind)
+        positive = None if layout.partner is None else torch.empty_like(a[:, 0], dtype=kind)  # (N,)
         keep = any(ctx.needs_input_grad) and len(a) * len(b) * kind.itemsize <= KEEP
         kept: list[Tensor] | None = [] if keep else None
-        positive = a.new_empty(len(a), dtype=kind) if layout.partner is not None else None  # (N,)
         with torch.autocast(a.device.type, enabled=False):
-            shift = _shift(a, b, scale, kind)
+            shift = choose_shift(scores)
             if shift is not None:
-                rows, columns = _sums(a, b, scale, layout, kind, shift, positive, kept)  # (N,), (K,)
-                shift = None if shift and _underflows(rows, columns) else shift
+                rows, columns = shared_sums(scores, shift, positive, kept)  # (N,), (K,)
+                if shift and underflows(rows, columns):
+                    shift = None
             if shift is None:
                 kept = None
-                rows, columns = _running(a, b, scale, layout, kind, positive)  # (N,), (K,)
+                rows, columns = running_log_sums(scores, positive)  # (N,), (K,)
+        if layout.own and positive is not None:
+            positive[layout.partner :] = positive[: layout.partner]
         ctx.save_for_backward(a, b, scale, rows, columns)
         ctx.layout, ctx.kind, ctx.shift, ctx.kept = layout, kind, shift, kept
         ctx.set_materialize_grads(False)
-        if shift is None:
-            return rows.clone(), None if columns is None else columns.clone(), positive
-        return rows.log() + shift, None if columns is None else columns.log() + shift, positive
+        return *(_logs(x, shift) for x in (rows, columns)), positive
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *grads: Tensor | None) -> Any:
-        with torch.autocast(ctx.saved_tensors[0].device.type, enabled=False):
-            return (*_gradients(ctx, *grads), None, None)
+    def backward(ctx: Any, rows: Tensor | None, columns: Tensor | None, positive: Tensor | None) -> Any:
+        a, b, scale, row_sums, column_sums = ctx.saved_tensors
+        scores = Scores(a, b, scale, ctx.layout, ctx.kind)
+        own = ctx.layout.own
+        sides = [_Side(rows, row_sums, ctx.shift), _Side(columns, column_sums, ctx.shift)]
+        if own:  # each entry counts for its row and, mirrored, for its column
+            sides[1] = sides[0]
+            positive = None if positive is None else positive + positive.roll(ctx.layout.partner)
+        with torch.autocast(a.device.type, enabled=False):
+            found = _gradients(scores, sides, positive, ctx.shift, ctx.kept, ctx.needs_input_grad)
+        return *found, None, None
 
 
-def _shift(a: Tensor, b: Tensor, scale: Tensor, kind: torch.dtype) -> float | None:
-    """``c`` such that one ``exp(L - c)`` serves rows and columns; None if the scores spread too far."""
-    top = _top(kind)
-    norms = [torch.linalg.vector_norm(x, dim=1, dtype=kind).amax() if len(x) else x.new_zeros(()) for x in (a, b)]
-    bound = float(scale.detach().abs() * norms[0] * norms[1])
-    return max(0.0, bound - top) if bound <= 2.5 * top else None
+def _logs(x: Tensor | None, shift: float | None) -> Tensor | None:
+    if x is None:
+        return None
+    return x.clone() if shift is None else x.log() + shift
 
 
-def _top(kind: torch.dtype) -> float:
-    """The largest exponent such that sums of exponentials and their inverses stay normal numbers."""
-    return 600.0 if kind == torch.float64 else 60.0
+class _Side:
+    """The gradient that reaches a side's log-sums, and what normalises its exponentials."""
 
-
-def _underflows(rows: Tensor, columns: Tensor | None) -> bool:
-    """Whether a sum is so small that what it left out may matter."""
-    least = math.exp(-_top(rows.dtype) - 20)
-    return any(len(x) > 0 and bool((x < least).any()) for x in (rows, columns) if x is not None)
-
-
-def _sums(
-    a: Tensor,
-    b: Tensor,
-    scale: Tensor,
-    layout: Layout,
-    kind: torch.dtype,
-    shift: float,
-    positive: Tensor | None,
-    kept: list[Tensor] | None,
-) -> tuple[Tensor, Tensor | None]:
-    """``Σ exp(L - shift)`` over rows and columns, from one exponential per entry."""
-    rows = a.new_zeros(len(a), dtype=kind)  # (N,)
-    columns = a.new_zeros(len(b), dtype=kind) if layout.columns else None  # (K,)
-    buffer = _buffer(a, b, layout, kind) if kept is None else None
-    for r, stripe in layout.walk(len(a), len(b)):
-        left = a[r].to(kind) * scale  # (n, D)
-        for c in stripe:
-            scores = _scores(left, b[c].to(kind), buffer)  # (n, k)
-            _read(layout, scores, r, c, positive)
-            exps = (scores.sub_(shift) if shift else scores).exp_()  # (n, k)
-            layout.silence(exps, r, c, 0.0)
-            rows[r] += exps.sum(1)
-            if columns is not None:
-                columns[c] += exps.sum(0)
-            if layout.own and r != c:
-                rows[c] += exps.sum(0)
-            if kept is not None:
-                kept.append(exps)
-    return rows, columns
-
-
-def _running(
-    a: Tensor, b: Tensor, scale: Tensor, layout: Layout, kind: torch.dtype, positive: Tensor | None
-) -> tuple[Tensor, Tensor | None]:
-    """``log Σ exp L`` over rows and columns, each with its own running log-sum: any range of scores."""
-    rows = a.new_full((len(a),), -math.inf, dtype=kind)  # (N,)
-    columns = a.new_full((len(b),), -math.inf, dtype=kind) if layout.columns else None  # (K,)
-    buffer = _buffer(a, b, layout, kind)
-    for r, stripe in layout.walk(len(a), len(b)):
-        left = a[r].to(kind) * scale  # (n, D)
-        for c in stripe:
-            scores = _scores(left, b[c].to(kind), buffer)  # (n, k)
-            _read(layout, scores, r, c, positive)
-            layout.silence(scores, r, c, -math.inf)
-            rows[r] = torch.logaddexp(rows[r], scores.logsumexp(1))
-            if columns is not None:
-                columns[c] = torch.logaddexp(columns[c], scores.logsumexp(0))
-            if layout.own and r != c:
-                rows[c] = torch.logaddexp(rows[c], scores.logsumexp(0))
-    return rows, columns
+    def __init__(self, gradient: Tensor | None, sums: Tensor | None, shift: float | None) -> None:
+        self.used = gradient is not None and sums is not None
+        if gradient is None or sums is None:
+            return
+        self.shift = sums  # (N,)
+        # A row without negatives has no gradient, whatever its sum.
+        self.weight = gradient if shift is None else (gradient / sums).masked_fill(sums == 0, 0)  # (N,)
 
 
 def _gradients(
-    ctx: Any, g_rows: Tensor | None, g_columns: Tensor | None, g_positive: Tensor | None
-) -> tuple[Tensor, Tensor | None, Tensor]:
-    a, b, scale, rows, columns = ctx.saved_tensors
-    layout, kind, kept = ctx.layout, ctx.kind, iter(ctx.kept) if ctx.kept is not None else None
-    by_row = _weights(g_rows, rows, ctx.shift)  # (N,)
-    by_column = by_row if layout.own else _weights(g_columns, columns, ctx.shift)  # (K,)
-    norms = (rows, rows if layout.own else columns)
-    da = torch.zeros_like(a, dtype=kind)  # (N, D)
-    db = da if layout.own else torch.zeros_like(b, dtype=kind)  # (K, D)
-    ds = torch.zeros((), dtype=kind, device=a.device)
-    buffers = [_buffer(a, b, layout, kind) for _ in range(1 if kept else 2)]
-    for r, stripe in layout.walk(len(a), len(b)):
-        left = a[r].to(kind) * scale  # (n, D)
+    scores: Scores,
+    sides: list[_Side],
+    positive: Tensor | None,
+    shift: float | None,
+    kept: list[Tensor] | None,
+    needed: Sequence[bool],
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    """Gradients to ``a``, ``b`` and the scale, as far as they are ``needed``."""
+    layout, kind = scores.layout, scores.kind
+    da = torch.zeros_like(scores.a, dtype=kind) if needed[0] or needed[2] else None  # (N, D)
+    db = torch.zeros_like(scores.b, dtype=kind) if needed[1] else None  # (K, D)
+    across = da if layout.own else db
+    ds = torch.zeros_like(scores.scale)  # ()
+    exps, out = scores.buffer(), scores.buffer()
+    ready = iter(kept or ())
+    for r, a, stripe in scores.stripes():
+        left = a * scores.scale  # (n, D)
         for c in stripe:
-            right = b[c].to(kind)  # (k, D)
-            tile = buffers[-1][: len(left) * len(right)].view(len(left), len(right))  # (n, k)
-            if ctx.shift is None:
-                scores = _scores(left, right, buffers[0])  # (n, k)
-                _two_exponentials(tile, scores, r, c, norms, (by_row, by_column))
+            b = scores.b[c].to(kind)  # (k, D)
+            g = shaped(out, left, b)  # (n, k)
+            if shift is None:
+                _two_exponentials(g, scores.tile(left, b, exps), r, c, sides)
             else:
-                exps = next(kept) if kept else _scores(left, right, buffers[0]).sub_(ctx.shift).exp_()
-                _one_exponential(tile, exps, r, c, (by_row, by_column))
-            layout.silence(tile, r, c, 0.0)
-            if g_positive is not None:
-                for view, at in layout.positives(tile, r, c):
-                    view.copy_(g_positive[at])
+                tile = next(ready, None)  # (n, k)
+                if tile is None:
+                    tile = scores.tile(left, b, exps)
+                    tile = (tile.sub_(shift) if shift else tile).exp_()
+                _one_exponential(g, tile, r, c, sides)
+            layout.silence(g, r, c, 0.0)
+            if positive is not None:
+                for view, at in layout.positives(g, r, c):
+                    view.copy_(positive[at])
+            if da is not None:
+                da[r].addmm_(g, b)
+            if across is not None and not (layout.own and r == c):
+                across[c].addmm_(g.T, a)
+        if da is not None:
+            ds += (da[r] * a).sum() / (2 if layout.own else 1)
+            da[r] *= scores.scale
+    if db is not None:
+        db *= scores.scale
+    return (
+        da.to(scores.a.dtype) if da is not None and needed[0] else None,
+        db.to(scores.b.dtype) if db is not None else None,
+        ds if needed[2] else None,
+    )
+
+
+def _one_exponential(out: Tensor, exps: Tensor, r: slice, c: slice, sides: list[_Side]) -> None:
+    """``out = (w_i + w_j)·exp(L - shift)``; a side that is not used is left out."""
+    row, column = sides
+    if row.used and column.used:
+        torch.add(row.weight[r].unsqueeze(1), column.weight[c], out=out).mul_(exps)
+    elif row.used:
+        torch.mul(exps, row.weight[r].unsqueeze(1), out=out)
+    elif column.used:
+        torch.mul(exps, column.weight[c], out=out)
+    else:
+        out.zero_()
+
+
+def _two_exponentials(out: Tensor, tile: Tensor, r: slice, c: slice, sides: list[_Side]) -> None:
+    """``out = w_i·exp(L - lse_i) + w_j·exp(L - lse_j)``; overwrites ``tile``."""
+    row, column = sides
+    out.zero_()
+    if row.used:
+        torch.sub(tile, row.shift[r].unsqueeze(1), out=out).exp_().mul_(row.weight[r].unsqueeze(1))
+    if column.used:
+        out += tile.sub_(column.shift[c]).exp_().mul_(column.weight[c])
