@@ -20,6 +20,11 @@ def register_projections() -> list[Component]:
 def register_losses() -> list[Component]:
     return [
         Component("infonce", "modalign.losses.infonce:InfoNCE", "CLIP's symmetric InfoNCE over any pairs"),
+        Component(
+            "symile",
+            "modalign.losses.symile:Symile",
+            "all modalities in one product: sees what no pair shows",
+        ),
     ]
 
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from itertools import product
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd import Function
-from torch.autograd.function import once_differentiable
+
+from modalign.errors import UserError
+
+from .tuple_tiles import Room, elementwise, outer_rows
 
 TILE = 1 << 21
 """Scores held at once: 2 million, 8 MB in float32; a pass holds three such buffers."""
@@ -27,7 +29,7 @@ def mip(vectors: Sequence[Tensor]) -> Tensor:
 
     Returns ``(N,)``.
     """
-    return _product(vectors).sum(-1)
+    return elementwise(vectors).sum(-1)
 
 
 def tuple_lse(vectors: Sequence[Tensor], scale: Tensor | float, tile: int | None = None) -> list[Tensor]:
@@ -44,7 +46,7 @@ def tuple_lse(vectors: Sequence[Tensor], scale: Tensor | float, tile: int | None
 
     Returns ``M`` of ``(N_m,)``.
     """
-    # The gradient of the innermost modality costs a matrix product of its own: one that needs none goes there.
+    # The innermost modality's gradient costs a matrix product of its own: one that needs none goes there.
     order = sorted(range(len(vectors)), key=lambda m: not vectors[m].requires_grad)
     chosen = [vectors[m] for m in order]
     if len(chosen) == 2:
@@ -62,9 +64,9 @@ class _TupleLse(Function):
         safe = largest_score(vectors, scale) <= SAFE
         lse = [v.new_full((len(v),), -math.inf) for v in vectors]  # M x (N_m,)
         last = (scale * vectors[-1]).T  # (D, L)
-        room = _Room(vectors, tile)
+        room = Room(vectors, tile)
         for fixed, r, j in room.tiles:
-            rows, _ = _rows(vectors, fixed, r)  # (R, D)
+            rows, _ = outer_rows(vectors, fixed, r)  # (R, D)
             scores = torch.mm(room.products(rows, vectors[-2][j]), last, out=room.scores)  # (R·J, L)
             by_row, by_last = _reduce(scores, safe)  # (R·J,), (L,)
             by_row = by_row.view(len(rows), -1)  # (R, J)
@@ -79,8 +81,16 @@ class _TupleLse(Function):
         return tuple(lse)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        with torch.no_grad():
+            found = _TupleLse.gradients(ctx, grads)
+        if torch.is_grad_enabled():  # someone may differentiate the gradient: without this, it is a constant
+            return tuple(g if g is None else _Constant.apply(g, *ctx.saved_tensors) for g in found)
+        return found
+
+    @staticmethod
+    def gradients(ctx: Any, grads: Sequence[Tensor]) -> tuple[Tensor | None, ...]:
+        """By scale, tile (none) and vectors, in one pass over the scores."""
         scale, *saved = ctx.saved_tensors
         vectors, lse = saved[: len(grads)], saved[len(grads) :]
         needed = [bool(n) for n in ctx.needs_input_grad[2:]]
@@ -88,9 +98,9 @@ class _TupleLse(Function):
         needed[-1] |= not inner
         total = [torch.zeros_like(v) for v in vectors]  # M x (N_m, D): gradients over scale
         last = (scale * vectors[-1]).T  # (D, L)
-        room = _Room(vectors, ctx.tile)
+        room = Room(vectors, ctx.tile)
         for fixed, r, j in room.tiles:
-            rows, factors = _rows(vectors, fixed, r)  # (R, D)
+            rows, factors = outer_rows(vectors, fixed, r)  # (R, D)
             flat = room.products(rows, vectors[-2][j])  # (R·J, D)
             scores = torch.mm(flat, last, out=room.scores)  # (R·J, L)
             weights = _weights(scores, ctx.safe, fixed, r, j, grads, lse, room)  # (R·J, L)
@@ -101,64 +111,26 @@ class _TupleLse(Function):
             back = torch.mm(weights, vectors[-1], out=flat).view(len(rows), -1, flat.shape[1])  # (R, J, D)
             outer = torch.mul(back, vectors[-2][j], out=room.spare(back.shape)).sum(1)  # (R, D)
             total[-2][j] += back.mul_(rows.unsqueeze(1)).sum(0)  # (J, D)
-            total[-3][r] += outer * _product(factors[:-1]) if fixed else outer
+            total[-3][r] += outer * elementwise(factors[:-1]) if fixed else outer
             for m, i in enumerate(fixed):
                 others = [f for k, f in enumerate(factors) if k != m]
-                total[m][i] += (outer * _product(others)).sum(0)
+                total[m][i] += (outer * elementwise(others)).sum(0)
         known = -1 if needed[-1] else needed.index(True)  # a score is linear in each of its rows
         for_scale = (vectors[known] * total[known]).sum() if ctx.needs_input_grad[0] else None
         wanted = ctx.needs_input_grad[2:]
         return for_scale, None, *(scale * t if n else None for t, n in zip(total, wanted, strict=True))
 
 
-class _Room:
-    """The buffers of one pass, and the tiles that fit them."""
+class _Constant(Function):
+    """A gradient whose own derivative is not known: asking for it is an error, not a silent zero."""
 
-    def __init__(self, vectors: Sequence[Tensor], tile: int) -> None:
-        *self.fixed, self.outer, self.inner, last = (len(v) for v in vectors)
-        dim = vectors[-1].shape[1]
-        widest = max(1, last, dim)
-        self.j = min(self.inner, max(1, tile // widest))
-        self.r = min(self.outer, max(1, tile // (widest * self.j)))
-        self._flat = vectors[-1].new_empty(self.r * self.j, dim)
-        self._scores = vectors[-1].new_empty(self.r * self.j, last)
-        self._spare = vectors[-1].new_empty(0)
-        self.scores = self._scores
+    @staticmethod
+    def forward(ctx: Any, grad: Tensor, *depends_on: Tensor) -> Tensor:
+        return grad.clone()
 
-    @property
-    def tiles(self) -> Iterator[tuple[tuple[int, ...], slice, slice]]:
-        """One index of each outermost modality, a slice of the next, a slice of the last but one."""
-        for fixed in product(*map(range, self.fixed)):
-            for r in range(0, self.outer, self.r):
-                for j in range(0, self.inner, self.j):
-                    yield fixed, slice(r, min(r + self.r, self.outer)), slice(j, min(j + self.j, self.inner))
-
-    def products(self, rows: Tensor, inner: Tensor) -> Tensor:
-        """``(R, D)`` and ``(J, D)`` -> ``(R·J, D)``; sets ``scores`` to the size that goes with it."""
-        n = len(rows) * len(inner)
-        self.scores = self._scores[:n]
-        flat = self._flat[:n]
-        torch.mul(rows.unsqueeze(1), inner, out=flat.view(len(rows), len(inner), -1))
-        return flat
-
-    def spare(self, shape: Sequence[int]) -> Tensor:
-        """Another buffer; what it held is lost."""
-        if not len(self._spare):
-            self._spare = self._scores.new_empty(max(self._scores.numel(), self._flat.numel()))
-        return self._spare[: math.prod(shape)].view(*shape)
-
-
-def _rows(vectors: Sequence[Tensor], fixed: tuple[int, ...], r: slice) -> tuple[Tensor, list[Tensor]]:
-    """Products ``(R, D)`` of the outermost rows, and their factors: ``(D,)`` each, then ``(R, D)``."""
-    factors = [vectors[m][i] for m, i in enumerate(fixed)] + [vectors[-3][r]]
-    return _product(factors), factors
-
-
-def _product(factors: Sequence[Tensor]) -> Tensor:
-    out = factors[0]
-    for factor in factors[1:]:
-        out = out * factor
-    return out
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        raise RuntimeError("tuple_lse cannot be differentiated twice")
 
 
 def _reduce(scores: Tensor, safe: bool) -> tuple[Tensor, Tensor]:
@@ -177,11 +149,11 @@ def _weights(
     j: slice,
     grads: Sequence[Tensor],
     lse: Sequence[Tensor],
-    room: _Room,
+    room: Room,
 ) -> Tensor:
     """``Σ_m g_m exp(score - lse_m)``: the gradient of every score of a tile, written over the tile."""
-    where = [*fixed, r, j, slice(None)]
-    shapes = [(1, 1)] * len(fixed) + [(-1, 1), (1, -1)]
+    where: list[Any] = [*fixed, r, j, slice(None)]
+    shapes = [*[(1, 1)] * len(fixed), (-1, 1), (1, -1)]
     g = [x[i] for x, i in zip(grads, where, strict=True)]  # (), ..., (R,), (J,), (L,)
     top = [x[i] for x, i in zip(lse, where, strict=True)]
     pairs = r.stop - r.start, j.stop - j.start
@@ -191,17 +163,35 @@ def _weights(
         both = torch.add(by_row.reshape(-1, 1), u[-1], out=room.spare(scores.shape))  # (R·J, L)
         return scores.exp_().mul_(both)
     total = torch.zeros_like(scores)  # (R·J, L)
-    for a, b, shape in zip(g, top, [*shapes, None], strict=True):
-        if shape is not None:
-            a, b = (x.reshape(shape).expand(pairs).reshape(-1, 1) for x in (a, b))  # (R·J, 1)
-        part = torch.sub(scores, b, out=room.spare(scores.shape)).exp_()  # (R·J, L)
-        total.addcmul_(part, a)
-    return total
+    for a, b, shape in zip(g[:-1], top[:-1], shapes, strict=True):
+        a, b = (x.reshape(shape).expand(pairs).reshape(-1, 1) for x in (a, b))  # (R·J, 1)
+        total.addcmul_(torch.sub(scores, b, out=room.spare(scores.shape)).exp_(), a)
+    return total.addcmul_(scores.sub_(top[-1]).exp_(), g[-1])
 
 
 def largest_score(vectors: Sequence[Tensor], scale: Tensor | float) -> float:
     """An upper bound of ``|scale · MIP|``: two modalities by their norms, the others by their maxima."""
-    highest = torch.stack([v.abs().max() for v in vectors]).double()  # (M,)
-    longest = torch.stack([v.norm(dim=1).max() for v in vectors]).double()  # (M,)
-    spread = (longest / highest.clamp(min=1e-300)).sort().values[:2]  # (2,)
-    return float(highest.prod() * spread.prod() * abs(scale))
+    highest = torch.stack([v.detach().abs().max() for v in vectors])  # (M,)
+    longest = torch.stack([v.detach().norm(dim=1).max() for v in vectors])  # (M,)
+    spread = (longest / highest.clamp(min=1e-30)).sort().values[:2]  # (2,)
+    return float(highest.prod() * spread.prod()) * abs(float(torch.as_tensor(scale).detach()))
+
+
+def check_cost(sizes: Sequence[int], like: Tensor, most: float | None) -> None:
+    """Refuse absurd work: more than ``most`` scores; None: 1e10 on a CPU, 1e12 elsewhere.
+
+    Raises:
+        UserError: with the cost and the way out.
+    """
+    scores = math.prod(map(float, sizes))
+    cpu = like.device.type == "cpu"
+    limit = most if most is not None else 1e10 if cpu else 1e12
+    if scores > limit:
+        work = 8 * scores * like.shape[1]
+        minutes = work / (5e10 if cpu else 2e13) / 60
+        raise UserError(
+            f"symile with `negatives: all` on N = {max(sizes):,} rows of M = {len(sizes)} modalities makes "
+            f"{scores:.1e} scores: {work:.1e} operations, some {minutes:,.0f} minutes a step. Write "
+            "`negatives: n` (or a number of shuffles), take a smaller batch_size, or raise `most` "
+            f"(now {limit:.0e})"
+        )
