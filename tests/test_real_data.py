@@ -54,4 +54,4 @@ def test_emoji_names_and_other_languages(shared_data: Path, in_tmp: Path, monkey
     assert {"R@1", "R@10", "median_rank"} <= tasks["retrieval:image->text"].keys()
     assert tasks["retrieval:image->text"]["R@10"] > 3 * 10 / 244
     for language in ("de", "fr", "es", "pt", "ru", "tr", "fi"):
-        assert tasks[f"retrieval:{language}->text"]["R@10"] > 3 * 10 / 244  # chance is 10/244
+        assert tasks[f"retrieval:{language}->text"]["R@10"] > 2 * 10 / 244  # chance is 10/244

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .alignment import AlignmentLayer
+from .combine import combined
 from .contracts import BadSample, Encoder, Features, Modality
 from .errors import UserError, suggest
 from .plugin import loader
@@ -173,6 +174,29 @@ class Space(nn.Module):
     def similarity(self, a: Tensor, b: Tensor) -> Tensor:
         """Cosines of embeddings ``(N, D)`` and ``(K, D)`` -> ``(N, K)``."""
         return a @ b.T
+
+    def score(
+        self, queries: Mapping[str, Tensor], candidates: Mapping[str, Tensor], combine: str = "product"
+    ) -> Tensor:
+        """How well each candidate goes with each query of several modalities.
+
+        ``Σ_k Π_m q^m_k · Π_m c^m_k``, the product that Symile trains (arXiv 2411.01053, §3); for two
+        modalities the cosine. ``score({"image": a, "audio": b}, {"text": c})``.
+
+        Inputs:
+            queries, candidates: embeddings ``{modality: (N, D)}`` and ``{modality: (K, D)}``.
+            combine: "sum" adds the cosines of the pairs instead, for spaces trained on pairs.
+
+        Returns ``(N, K)``.
+
+        Raises:
+            UserError: if a side is empty, its modalities differ in their rows, or for another ``combine``.
+        """
+        for what, side in (("queries", queries), ("candidates", candidates)):
+            sizes = {name: len(v) for name, v in side.items()}
+            if len(set(sizes.values())) != 1:
+                raise UserError(f"score: {what} need one or more modalities with equal rows, not {sizes}")
+        return combined(queries.values(), combine) @ combined(candidates.values(), combine).T
 
     def parts(self) -> Iterator[tuple[str, list[tuple[str, Tensor]]]]:
         """Its tensors by part: ``projection``, ``temperature``, each modality, each encoder.

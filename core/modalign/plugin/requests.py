@@ -74,9 +74,9 @@ def requests(
         UserError: if a name is not listed, a path does not exist, or nothing was asked for.
     """
     listed = {entry.distribution: entry for entry in entries()}
-    found = [_wheel(n, listed) if n.endswith(".whl") else _listed(n, listed) for n in names]
+    found = [_wheel(n, listed) if _is_file(n) else _listed(n, listed) for n in names]
     found += [_folder(folder) for folder in folders]
-    found += [_wheel(u, {}) if u.endswith(".whl") else _unlisted(u, listed) for u in unlisted]
+    found += [_wheel(u, {}) if _is_file(u) else _unlisted(u, listed) for u in unlisted]
     if not found:
         raise UserError("name a plugin to install. Run: modalign plugins search")
     labels = [request.label for request in found]
@@ -84,6 +84,10 @@ def requests(
     if twice:
         raise UserError(f"{', '.join(twice)} was named twice")
     return found
+
+
+def _is_file(text: str) -> bool:
+    return text.endswith(".whl") and "://" not in text
 
 
 def _requirement(text: str) -> Requirement:

@@ -8,9 +8,11 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from modalign.combine import check_combine
 from modalign.contracts import Items, Report, Split, Task
 from modalign.errors import UserError
 
+from .joint import as_names, items_of, joint_items
 from .ranking import best_ranks, chance_at, join, score_blocks
 
 Positives = Tensor | Sequence[Sequence[int]]
@@ -64,9 +66,12 @@ class Retrieval(Task):
     if several tie) has a label of the query.
 
     Inputs:
-        from_: the modality of the queries; ``from`` in a plan.
+        from_: the modality of the queries, or several: a query is then a row that has all of them;
+            ``from`` in a plan.
         to: the modality of the candidates.
         ks: the ``k`` of each ``R@k``; 1 is always among them.
+        combine: what several modalities are as one query: their "product" (what Symile trains; see
+            ``space.score``) or their "sum" (what InfoNCE trains).
 
     Raises:
         UserError: if both are the same, or the split has no item of one, or no row with both.
@@ -74,31 +79,37 @@ class Retrieval(Task):
 
     primary: ClassVar[str] = "R@1"
 
-    def __init__(self, from_: str, to: str, ks: Iterable[int] = (1, 5, 10)) -> None:
-        self.from_, self.to = from_, to
+    def __init__(
+        self,
+        from_: str | Iterable[str],
+        to: str,
+        ks: Iterable[int] = (1, 5, 10),
+        combine: str = "product",
+    ) -> None:
+        self.from_, self.to = as_names(from_), to
         self.ks = tuple(sorted({1, *ks}))
-        if from_ == to:
-            raise UserError(
-                f"retrieval from {from_} to {to}: every item would find itself; name two modalities"
-            )
+        self.combine = check_combine(combine)
+        if to in self.from_:
+            raise UserError(f"retrieval {self.about}: every item would find itself; name other modalities")
         if self.ks[0] < 1:
             raise UserError(f"retrieval ks {list(self.ks)}: ranks start at 1")
 
     @property
     def modalities(self) -> tuple[str, ...]:
-        return (self.from_, self.to)
+        return (*self.from_, self.to)
 
     @property
     def about(self) -> str:
-        return f"{self.from_}->{self.to}"
+        return f"{'+'.join(self.from_)}->{self.to}"
 
     def run(self, space: Any, data: Split) -> Report:
-        queries, candidates = (items_of(space, data, m) for m in self.modalities)
+        queries = joint_items(space, data, self.from_, self.combine)
+        candidates = items_of(space, data, self.to)
         device = queries.vectors.device
         pairs = join(queries.links, candidates.links).to(device)  # (L, 2)
         if not len(pairs):
             raise UserError(
-                f"{self.about}: no row of split {data.name!r} has both {self.from_} and {self.to}; "
+                f"{self.about}: no row of split {data.name!r} has both {' and '.join(self.modalities)}; "
                 "check the table's columns, or name a split where they meet"
             )
         ranks = best_ranks(queries.vectors, candidates.vectors, pairs)  # (N,)
@@ -119,21 +130,6 @@ class Retrieval(Task):
             "positives_per_query": float(positives.double().mean()),
         }
         return Report(metrics, tables={"recall": recall, "sizes": [sizes]})
-
-
-def items_of(space: Any, data: Split, modality: str) -> Items:
-    """The split's items of that modality.
-
-    Raises:
-        UserError: if there is none.
-    """
-    items = data.embed(space, modality)
-    if not len(items):
-        raise UserError(
-            f"split {data.name!r} has no readable {modality} in its {data.rows} rows; "
-            f"check the column of {modality} and quarantine.csv, or drop the task"
-        )
-    return items
 
 
 def item_labels(items: Items, labels: Tensor) -> Tensor:

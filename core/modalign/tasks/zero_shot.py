@@ -9,11 +9,13 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from modalign.combine import check_combine
 from modalign.contracts import Items, Report, Split, Task
 from modalign.errors import UserError
 
+from .joint import as_names, items_of, joint_items
 from .ranking import best_ranks, join
-from .retrieval import item_labels, items_of
+from .retrieval import item_labels
 
 
 class ZeroShot(Task):
@@ -29,9 +31,10 @@ class ZeroShot(Task):
     classes of the accuracy within each; ``chance``.
 
     Inputs:
-        modality: what is classified.
+        modality: what is classified; or several: each row that has all of them is.
         classes: the modality that describes the classes, such as ``text``.
         templates: sentences with a ``{}`` for the class's name, such as ``["a photo of a {}"]``.
+        combine: what several modalities are as one: their "product" (Symile) or "sum" (InfoNCE).
 
     Raises:
         UserError: if a template has no ``{}``, the split lacks items, or templates lack labels.
@@ -39,31 +42,38 @@ class ZeroShot(Task):
 
     primary: ClassVar[str] = "accuracy"
 
-    def __init__(self, modality: str, classes: str, templates: Iterable[str] | None = None) -> None:
-        self.modality, self.classes = modality, classes
+    def __init__(
+        self,
+        modality: str | Iterable[str],
+        classes: str,
+        templates: Iterable[str] | None = None,
+        combine: str = "product",
+    ) -> None:
+        self.modality, self.classes = as_names(modality), classes
+        self.combine = check_combine(combine)
         if templates is not None:
             templates = (templates,) if isinstance(templates, str) else tuple(templates)
             wrong = [t for t in templates if "{}" not in t]
             if wrong or not templates:
                 raise UserError(f"zero_shot templates {wrong}: write {{}} where the class's name goes")
         self.templates = templates
-        if modality == classes:
-            raise UserError(f"zero_shot of {modality} by {classes}: name two modalities")
+        if classes in self.modality:
+            raise UserError(f"zero_shot of {self.about} by {classes}: name two modalities")
 
     @property
     def modalities(self) -> tuple[str, ...]:
-        return (self.modality, self.classes)
+        return (*self.modality, self.classes)
 
     @property
     def about(self) -> str:
-        return self.modality
+        return "+".join(self.modality)
 
     def run(self, space: Any, data: Split) -> Report:
-        items = items_of(space, data, self.modality)
+        items = joint_items(space, data, self.modality, self.combine)
         prototypes, answers, names = self.prototypes(space, data, items)
         if not len(answers):
             raise UserError(
-                f"zero_shot:{self.about}: no {self.modality} of split {data.name!r} belongs to a class "
+                f"zero_shot:{self.about}: no {self.about} of split {data.name!r} belongs to a class "
                 f"that {self.classes} describes; check the label column, or name another split"
             )
         vectors = items.vectors

@@ -53,7 +53,7 @@ def run_stage(
     readers = {
         m: run.reader(dataset, m, frozen=f"encoder:{m}" not in trained, augmented=True) for m in stage.align
     }
-    encode(run, readers, [int(row) for table in epochs.tables for row in table])
+    encoding = encode(run, readers, [int(row) for table in epochs.tables for row in table])
 
     def on_step(step: int, metrics: Metrics) -> None:
         run.step = step
@@ -81,7 +81,7 @@ def run_stage(
     if state:
         trainer.restore(state)
     trainer.run()
-    finish(run, told, trainer, before, new)
+    finish(run, told, trainer, before, new, encoding)
 
 
 def stage_epochs(seed: int, stage: StagePlan, dataset: Dataset) -> Epochs:
@@ -101,8 +101,9 @@ def stage_epochs(seed: int, stage: StagePlan, dataset: Dataset) -> Epochs:
     return epochs
 
 
-def encode(run: Context, readers: dict[str, Reader], rows: list[int]) -> None:
-    """Fill the feature cache of every frozen encoder, each process a share."""
+def encode(run: Context, readers: dict[str, Reader], rows: list[int]) -> float:
+    """Fill the feature cache of every frozen encoder, each process a share; returns the seconds."""
+    begun = time.perf_counter()
     for name, reader in readers.items():
         started, before = time.perf_counter(), reader.encoded
         for _ in reader.prepare(rows, run.fabric.global_rank, run.fabric.world_size):
@@ -114,6 +115,7 @@ def encode(run: Context, readers: dict[str, Reader], rows: list[int]) -> None:
         count = reader.encoded - before
         if count:
             log.info("encoded %d %s samples in %.1f s", count, name, time.perf_counter() - started)
+    return time.perf_counter() - begun
 
 
 def selector(
@@ -133,8 +135,14 @@ def selector(
     return measure
 
 
-def finish(run: Context, told: Stage, trainer: Trainer, before: dict[str, str], new: list[str]) -> None:
+def finish(
+    run: Context, told: Stage, trainer: Trainer, before: dict[str, str], new: list[str], encoding: float
+) -> None:
     """What follows the last step; the checkpoint at its end makes the stage done.
+
+    Inputs:
+        before: the digest of every part when the stage began.
+        encoding: seconds spent on filling the feature cache.
 
     Raises:
         RunFailed: if a frozen part changed.
@@ -155,6 +163,7 @@ def finish(run: Context, told: Stage, trainer: Trainer, before: dict[str, str], 
             "rows": trainer.job.epochs.size,
             "epochs": position.epoch,
             "steps": position.stage_step,
+            "encode_seconds": round(encoding, 3),
             "seconds": round(position.seconds, 3),
             "trained": sorted(trained.parts),
             "trained_parameters": sum(n for part, n in counts.items() if not part.startswith("encoder:")),
