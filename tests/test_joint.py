@@ -73,17 +73,16 @@ def test_one_item_per_row_that_has_all_and_per_choice(left, right, how):
         assert len(got) == len(want)
     assert {int(r) for r in got.links[:, 1]} == {r for r, _, _ in want}
     vectors = torch.stack([combined([a.vectors[i], b.vectors[j]], how) for _, i, j in want])
-    nearest = torch.cdist(got.vectors, vectors).min(1)
-    assert float(nearest.values.max()) < 1e-5
-    assert [want[int(k)][0] for k in nearest.indices] == got.links[:, 1].tolist() or len(
-        vectors.unique(dim=0)
-    ) < len(want)
+    same_row = torch.tensor([r for r, _, _ in want]).unsqueeze(1) == got.links[:, 1]  # (want, got)
+    found = same_row & (torch.cdist(vectors, got.vectors) < 1e-3)
+    assert bool(found.any(0).all())
+    assert bool(found.any(1).all())
 
 
 def exclusive_or(rows=24):
     """Sign vectors with text = image · audio: no pair tells anything."""
     g = torch.Generator().manual_seed(0)
-    image, audio = ((torch.randint(0, 2, (rows, 8), generator=g) * 2 - 1) / 8**0.5 for _ in range(2))
+    image, audio = ((torch.randint(0, 2, (rows, 16), generator=g) * 2 - 1) / 4 for _ in range(2))
     each = torch.arange(rows).unsqueeze(1).expand(-1, 2)
     text = normalize(image * audio, dim=1)
     vectors = {"image": image, "audio": audio, "text": text}
