@@ -20,6 +20,17 @@ def register_projections() -> list[Component]:
 def register_losses() -> list[Component]:
     return [
         Component("infonce", "modalign.losses.infonce:InfoNCE", "CLIP's symmetric InfoNCE over any pairs"),
+        Component("nt_xent", "modalign.losses.nt_xent:NTXent", "SimCLR: candidates of both modalities"),
+        Component(
+            "siglip", "modalign.losses.siglip:SigLIP", "every pair of the batch judged alone, by a sigmoid"
+        ),
+        Component("dcl", "modalign.losses.dcl:DCL", "contrast without the positive in the denominator"),
+        Component(
+            "supcon", "modalign.losses.supcon:SupCon", "rows of one class attract each other; needs labels"
+        ),
+        Component(
+            "cwcl", "modalign.losses.cwcl:CWCL", "positives weighted by a frozen encoder's similarities"
+        ),
         Component(
             "symile",
             "modalign.losses.symile:Symile",

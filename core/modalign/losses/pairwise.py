@@ -14,6 +14,7 @@ from modalign.errors import suggest
 
 from .groups import duplicate_codes
 from .pairs import Pairs, common_rows, connected_zero, pairs_of, widen
+from .scores import Keys
 
 REDUCTIONS = ("mean", "sum")
 
@@ -58,6 +59,12 @@ def over_pairs(
 def take(x: Tensor, rows: Tensor) -> Tensor:
     """``x[rows]`` in at least float32; without a copy if it is all of them."""
     return widen(x if len(rows) == len(x) else x.index_select(0, rows))
+
+
+def both_views(pair: Pair) -> tuple[Tensor, Keys]:
+    """``(2R, D)``: the rows of one modality above those of the other; and their duplicates."""
+    codes = [code.repeat(2) for code in pair.codes]  # (2R,) each
+    return torch.cat([pair.x, pair.y]), tuple((code, code) for code in codes)
 
 
 def scale_of(z: Embeddings, temperature: float | None) -> Tensor | float:

@@ -146,7 +146,7 @@ def _gradients(
     da = torch.zeros_like(scores.a, dtype=kind) if needed[0] or needed[2] else None  # (N, D)
     db = torch.zeros_like(scores.b, dtype=kind) if needed[1] else None  # (K, D)
     across = da if layout.own else db
-    ds = torch.zeros_like(scores.scale)  # ()
+    ds = torch.zeros((), dtype=kind, device=scores.a.device)  # ()
     exps, out = scores.buffer(), scores.buffer()
     ready = iter(kept or ())
     for r, a, stripe in scores.stripes():
@@ -178,7 +178,7 @@ def _gradients(
     return (
         da.to(scores.a.dtype) if da is not None and needed[0] else None,
         db.to(scores.b.dtype) if db is not None else None,
-        ds if needed[2] else None,
+        ds.to(scores.scale).reshape(scores.scale.shape) if needed[2] else None,
     )
 
 
