@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -132,14 +132,16 @@ def write_plan(tmp_path: Path) -> Callable[..., Path]:
 
     def write(plan: Plan | str, name: str = "plan.yaml") -> Path:
         path = tmp_path / name
-        path.write_text(plan if isinstance(plan, str) else yaml.safe_dump(plan, sort_keys=False, allow_unicode=True))
+        path.write_text(
+            plan if isinstance(plan, str) else yaml.safe_dump(plan, sort_keys=False, allow_unicode=True)
+        )
         return path
 
     return write
 
 
 @pytest.fixture
-def in_tmp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def in_tmp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Runs the test inside its own folder."""
     monkeypatch.chdir(tmp_path)
-    yield tmp_path
+    return tmp_path

@@ -31,7 +31,14 @@ def test_two_stages_leave_the_first_untouched(plan: Plan, in_tmp: Path, digits: 
     assert torch.equal(before.embed("image", images), space.embed("image", images))
     assert torch.equal(before.embed("text", texts), space.embed("text", texts))
     stages = report(Path("two"))["stages"]
-    assert set(stages[1]["unchanged"]) == {"projection", "temperature", "image", "text", "encoder:image", "encoder:text"}
+    assert set(stages[1]["unchanged"]) == {
+        "projection",
+        "temperature",
+        "image",
+        "text",
+        "encoder:image",
+        "encoder:text",
+    }
     assert stages[0]["unchanged"] == []
     assert stages[1]["trained"] == ["audio", "encoder:audio"]
     assert space.modalities == ("image", "text", "audio")
@@ -51,8 +58,12 @@ def test_adding_to_a_finished_space_equals_the_two_stage_plan(plan: Plan, in_tmp
     modalign.align(plan, out="both")
     one = dict(plan["modalities"])
     audio = {"audio": one.pop("audio")}
-    modalign.align({**plan, "modalities": one, "stages": plan["stages"][:1], "tasks": plan["tasks"][:1]}, out="one")
-    modalign.align({**plan, "modalities": audio, "stages": plan["stages"][1:]}, start="one/space", out="added")
+    modalign.align(
+        {**plan, "modalities": one, "stages": plan["stages"][:1], "tasks": plan["tasks"][:1]}, out="one"
+    )
+    modalign.align(
+        {**plan, "modalities": audio, "stages": plan["stages"][1:]}, start="one/space", out="added"
+    )
     both, added = (load_file(f"{run}/space/model.safetensors") for run in ("both", "added"))
     assert both.keys() == added.keys()
     for name, tensor in both.items():
@@ -133,11 +144,15 @@ def test_missing_cells_and_rows_without_a_pair(plan: Plan, in_tmp: Path, digits:
     filled = [(r["image"] is not None) + bool(r["text"]) for r in train]
     stages = report(Path("runs/tiny"))["stages"]
     assert stages[0]["rows"] == sum(n == 2 for n in filled)
-    assert stages[1]["rows"] == sum(n + (r["audio"]["bytes"] is not None) >= 2 for n, r in zip(filled, train, strict=True))
+    assert stages[1]["rows"] == sum(
+        n + (r["audio"]["bytes"] is not None) >= 2 for n, r in zip(filled, train, strict=True)
+    )
     assert stages[1]["nonfinite_steps"] == 0
 
 
-@pytest.mark.parametrize("change", [{"accumulate": 3}, {"schedule": "constant", "clip": None}, {"batch_size": 7}])
+@pytest.mark.parametrize(
+    "change", [{"accumulate": 3}, {"schedule": "constant", "clip": None}, {"batch_size": 7}]
+)
 def test_the_training_options(plan: Plan, in_tmp: Path, change: dict[str, Any]) -> None:
     plan["stages"] = [{**plan["stages"][0], **change}]
     del plan["modalities"]["audio"], plan["tasks"][1]
@@ -152,18 +167,34 @@ def test_accumulated_steps_use_the_mean_of_their_batches(plan: Plan, in_tmp: Pat
     lines = []
     for k in (1, 2):
         plan["stages"] = [{**plan["stages"][0], "epochs": 1, "accumulate": k, "lr": 1e-12, "warmup": 0.0}]
-        modalign.align({**plan, "modalities": {m: plan["modalities"][m] for m in ("image", "text")}, "tasks": []}, out=f"k{k}")
-        lines.append([json.loads(line)["metrics"]["loss"] for line in Path(f"k{k}/metrics.jsonl").read_text().splitlines() if '"lr"' in line])
+        modalign.align(
+            {**plan, "modalities": {m: plan["modalities"][m] for m in ("image", "text")}, "tasks": []},
+            out=f"k{k}",
+        )
+        lines.append(
+            [
+                json.loads(line)["metrics"]["loss"]
+                for line in Path(f"k{k}/metrics.jsonl").read_text().splitlines()
+                if '"lr"' in line
+            ]
+        )
     assert lines[1][0] == pytest.approx((lines[0][0] + lines[0][1]) / 2, rel=1e-4)
 
 
 def test_select_keeps_the_best_epoch_and_stops_early(plan: Plan, in_tmp: Path) -> None:
     plan["stages"] = [
-        {**plan["stages"][0], "epochs": 12, "lr": 0.5, "select": {"task": "retrieval:image->text", "patience": 2}}
+        {
+            **plan["stages"][0],
+            "epochs": 12,
+            "lr": 0.5,
+            "select": {"task": "retrieval:image->text", "patience": 2},
+        }
     ]
     del plan["modalities"]["audio"], plan["tasks"][1]
     modalign.align(plan)
-    records = [json.loads(line)["metrics"] for line in Path("runs/tiny/metrics.jsonl").read_text().splitlines()]
+    records = [
+        json.loads(line)["metrics"] for line in Path("runs/tiny/metrics.jsonl").read_text().splitlines()
+    ]
     measured = [m["select/retrieval:image->text"] for m in records if "select/retrieval:image->text" in m]
     stage = report(Path("runs/tiny"))["stages"][0]
     assert len(measured) == stage["epochs"] < 12
@@ -177,7 +208,9 @@ def test_select_keeps_the_best_epoch_and_stops_early(plan: Plan, in_tmp: Path) -
 
 @pytest.mark.parametrize("projection", ["linear", {"name": "mlp", "width": 16}])
 @pytest.mark.parametrize("temperature", [0.2, {"init": 0.1, "learned": True}])
-def test_other_projections_and_temperatures(plan: Plan, in_tmp: Path, projection: Any, temperature: Any) -> None:
+def test_other_projections_and_temperatures(
+    plan: Plan, in_tmp: Path, projection: Any, temperature: Any
+) -> None:
     plan["space"] = {"dim": 16, "projection": projection, "temperature": temperature}
     space = modalign.align(plan)
     assert (float(space.scale) == pytest.approx(5.0)) == (temperature == 0.2)
@@ -207,7 +240,14 @@ def test_an_earlier_run_is_kept(plan: Plan, in_tmp: Path) -> None:
 def test_the_run_folder_is_complete(plan: Plan, in_tmp: Path) -> None:
     modalign.align(plan)
     folder = Path("runs/tiny")
-    for name in ("plan.yaml", "report.json", "report.html", "metrics.jsonl", "space/config.json", "space/README.md"):
+    for name in (
+        "plan.yaml",
+        "report.json",
+        "report.html",
+        "metrics.jsonl",
+        "space/config.json",
+        "space/README.md",
+    ):
         assert (folder / name).stat().st_size > 0, name
     content = report(folder)
     assert {"plan", "versions", "stages", "tasks"} <= content.keys()

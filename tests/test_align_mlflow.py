@@ -20,8 +20,22 @@ Plan = dict[str, Any]
 
 
 def serve(folder: Path, port: int) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "mlflow", "server", "--workers", "1", "--host", "127.0.0.1", "--port", str(port)]
-    stores = [f"--backend-store-uri=sqlite:///{folder}/server.db", f"--artifacts-destination={folder}/artifacts"]
+    command = [
+        sys.executable,
+        "-m",
+        "mlflow",
+        "server",
+        "--workers",
+        "1",
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+    ]
+    stores = [
+        f"--backend-store-uri=sqlite:///{folder}/server.db",
+        f"--artifacts-destination={folder}/artifacts",
+    ]
     log = (folder / "server.log").open("ab")
     server = subprocess.Popen([*command, *stores], stdout=log, stderr=log, start_new_session=True)
     for _ in range(600):
@@ -87,7 +101,9 @@ def check(uri: str, folder: Path) -> None:
     records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     for stage in ("image-text", "add-audio"):
         for key in ("loss", "lr", "scale", "grad_norm", "samples_per_second"):
-            expected = [(r["step"], r["metrics"][key]) for r in records if r["stage"] == stage and key in r["metrics"]]
+            expected = [
+                (r["step"], r["metrics"][key]) for r in records if r["stage"] == stage and key in r["metrics"]
+            ]
             found = client.get_metric_history(runs[stage].info.run_id, key)
             assert sorted((m.step, m.value) for m in found) == expected, (stage, key)
     parent = runs["tiny"]
@@ -101,7 +117,9 @@ def check(uri: str, folder: Path) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["runs"])
-def test_a_space_loads_from_its_mlflow_uri(plan: Plan, in_tmp: Path, scheme: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_space_loads_from_its_mlflow_uri(
+    plan: Plan, in_tmp: Path, scheme: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import mlflow
     import modalign
     import torch

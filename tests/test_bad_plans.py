@@ -61,7 +61,10 @@ BAD: dict[str, tuple[Callable[[Plan], None], list[str]]] = {
     "unknown task": (_set("tasks", 0, "name", to="retrievel"), ["retrievel", "'retrieval'"]),
     "task of unknown modality": (_set("tasks", 0, "from", to="imag"), ["tasks.0", "'imag'", "'image'"]),
     "task of unknown split": (_set("tasks", 0, "split", to="tset"), ["tasks.0.split", "'tset'", "'test'"]),
-    "same task twice": (_set("tasks", 1, to={"name": "retrieval", "from": "image", "to": "text"}), ["two tasks"]),
+    "same task twice": (
+        _set("tasks", 1, to={"name": "retrieval", "from": "image", "to": "text"}),
+        ["two tasks"],
+    ),
     "unknown modality in align": (
         _set("stages", 1, "align", to=["audoi", "text"]),
         ["stages.1.align", "'audoi'", "'audio'"],
@@ -77,7 +80,10 @@ BAD: dict[str, tuple[Callable[[Plan], None], list[str]]] = {
         _set("stages", 1, "unfreeze", to=["projektion"]),
         ["stages.1.unfreeze", "'projektion'", "'projection'"],
     ),
-    "pair outside align": (_set("stages", 0, "pairs", to=[["image", "audio"]]), ["stages.0.pairs", "'audio'"]),
+    "pair outside align": (
+        _set("stages", 0, "pairs", to=[["image", "audio"]]),
+        ["stages.0.pairs", "'audio'"],
+    ),
     "missing file": (_set("data", "table", to="none.parquet"), ["data.table", "none.parquet"]),
     "missing column": (
         _set("data", "columns", to={"image": "picture", "text": "text", "audio": "audio"}),
@@ -89,10 +95,16 @@ BAD: dict[str, tuple[Callable[[Plan], None], list[str]]] = {
         ["data.columns", "no column for 'audio'"],
     ),
     "no data": (_drop("data"), ["stages.0.data", "there is no data"]),
-    "table and tables": (_set("data", "tables", to={"train": "a.csv"}), ["data", "either 'table' or 'tables'"]),
+    "table and tables": (
+        _set("data", "tables", to={"train": "a.csv"}),
+        ["data", "either 'table' or 'tables'"],
+    ),
     "unset variable": (_set("data", "table", to="${NOT_SET_ANYWHERE}/a.csv"), ["NOT_SET_ANYWHERE", "export"]),
     "wrong kind of table": (_set("data", "table", to=__file__), [".py", ".parquet"]),
-    "select of no task": (_set("stages", 0, "select", to={"task": "zero"}), ["stages.0.select.task", "'zero'"]),
+    "select of no task": (
+        _set("stages", 0, "select", to={"task": "zero"}),
+        ["stages.0.select.task", "'zero'"],
+    ),
     "select of a later modality": (
         _set("stages", 0, "select", to={"task": "retrieval:audio->image"}),
         ["stages.0.select.task", "audio", "not aligned"],
@@ -153,7 +165,9 @@ def test_what_is_no_plan(
     assert all(word in message for word in words), message
 
 
-def test_no_such_plan_names_those_there(write_plan: Write, in_tmp: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_no_such_plan_names_those_there(
+    write_plan: Write, in_tmp: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     write_plan("name: x\n", "digits.yaml")
     assert main(["align", "digit.yaml"]) == 2
     assert "digits.yaml" in capsys.readouterr().err
@@ -161,7 +175,11 @@ def test_no_such_plan_names_those_there(write_plan: Write, in_tmp: Path, capsys:
 
 @pytest.mark.parametrize(
     ("override", "word"),
-    [("seed", "key.path=value"), ("stages.9.epochs=1", "image-text"), ("stages.image-text.epohcs=1", "'epochs'")],
+    [
+        ("seed", "key.path=value"),
+        ("stages.9.epochs=1", "image-text"),
+        ("stages.image-text.epohcs=1", "'epochs'"),
+    ],
 )
 def test_wrong_overrides(
     override: str, word: str, plan: Plan, write_plan: Write, in_tmp: Path, capsys: pytest.CaptureFixture[str]
@@ -170,7 +188,9 @@ def test_wrong_overrides(
     assert word in capsys.readouterr().err
 
 
-def test_overrides_reach_the_run(plan: Plan, write_plan: Write, in_tmp: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_overrides_reach_the_run(
+    plan: Plan, write_plan: Write, in_tmp: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     file = write_plan(plan)
     assert main(["align", str(file), "--dry-run", "stages.image-text.epochs=7", "stages.1.lr=1e-4"]) == 0
     out = capsys.readouterr().out
@@ -197,12 +217,16 @@ def test_a_modality_the_space_has_already(plan: Plan, write_plan: Write, in_tmp:
     assert not (in_tmp / "runs").exists()
 
 
-def test_from_something_that_is_no_space(plan: Plan, write_plan: Write, in_tmp: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_from_something_that_is_no_space(
+    plan: Plan, write_plan: Write, in_tmp: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["align", str(write_plan(plan)), "--from", "nowhere"]) == 2
     assert "not a space" in capsys.readouterr().err
 
 
-def test_a_folder_that_is_no_run(plan: Plan, write_plan: Write, in_tmp: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_folder_that_is_no_run(
+    plan: Plan, write_plan: Write, in_tmp: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (in_tmp / "mine").mkdir()
     (in_tmp / "mine" / "thesis.txt").write_text("precious")
     assert main(["align", str(write_plan(plan)), "--out", "mine"]) == 2
@@ -210,7 +234,9 @@ def test_a_folder_that_is_no_run(plan: Plan, write_plan: Write, in_tmp: Path, ca
     assert (in_tmp / "mine" / "thesis.txt").read_text() == "precious"
 
 
-def test_a_loss_that_needs_what_the_plan_does_not_give(plan: Plan, in_tmp: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_loss_that_needs_what_the_plan_does_not_give(
+    plan: Plan, in_tmp: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from modalign.losses import InfoNCE
 
     monkeypatch.setattr(InfoNCE, "needs", frozenset({"labels", "log_sigma"}))

@@ -38,7 +38,13 @@ def test_each_kind_of_bad_sample_has_its_reason(plan: Plan, in_tmp: Path, digits
     spoil(
         digits,
         "image",
-        {1: cell(b""), 2: cell(b"not an image"), 3: cell(good[:40]), 4: cell(None, "gone.png"), 6: cell(None)},
+        {
+            1: cell(b""),
+            2: cell(b"not an image"),
+            3: cell(good[:40]),
+            4: cell(None, "gone.png"),
+            6: cell(None),
+        },
     )
     plan["data"] |= {"table": "spoilt.parquet"}
     modalign.align(plan)
@@ -59,9 +65,11 @@ def test_one_readable_alternative_is_enough(plan: Plan, in_tmp: Path, digits: Pa
 
 
 @pytest.mark.parametrize("modality", ["image", "audio", "text"])
-def test_too_many_stop_the_run(modality: str, plan: Plan, in_tmp: Path, digits: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_too_many_stop_the_run(
+    modality: str, plan: Plan, in_tmp: Path, digits: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     bad: Any = [""] if modality == "text" else cell(b"\x00\x01damaged")
-    spoil(digits, modality, {i: bad for i in range(1, 40)})
+    spoil(digits, modality, dict.fromkeys(range(1, 40), bad))
     plan["data"] |= {"table": "spoilt.parquet"}
     Path("plan.json").write_text(json.dumps(plan))
     assert main(["align", "plan.json"]) == 1
@@ -99,7 +107,9 @@ def test_paths_are_relative_to_the_table(plan: Plan, in_tmp: Path, digits: Path)
     assert found[0] == found[1]
 
 
-def test_a_loss_that_is_not_finite_skips_steps_then_stops(plan: Plan, in_tmp: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_loss_that_is_not_finite_skips_steps_then_stops(
+    plan: Plan, in_tmp: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from modalign.losses import InfoNCE
     from modalign.training import RunFailed
 

@@ -30,7 +30,9 @@ def test_a_damaged_one_is_passed_over(tmp_path: Path, damage: str) -> None:
     data = bytearray(path.read_bytes())
     if damage == "flip":
         data[-20] ^= 1
-    path.write_bytes({"flip": bytes(data), "cut": bytes(data[:-9]), "empty": b"", "garbage": b"\x80\n\x00"}[damage])
+    path.write_bytes(
+        {"flip": bytes(data), "cut": bytes(data[:-9]), "empty": b"", "garbage": b"\x80\n\x00"}[damage]
+    )
     with pytest.warns(UserWarning, match="damaged"):
         state = latest_checkpoint(tmp_path)
     assert state == {"step": 1}

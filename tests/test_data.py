@@ -138,13 +138,15 @@ def test_epochs_differ_and_repeat_by_seed() -> None:
 
 
 def test_alternatives_are_drawn_evenly() -> None:
-    drawn = Counter(choose(3, 0, "alternative", "text", row, epoch) for row in range(100) for epoch in range(30))
+    drawn = Counter(
+        choose(3, 0, "alternative", "text", row, epoch) for row in range(100) for epoch in range(30)
+    )
     assert all(900 < n < 1100 for n in drawn.values())
     assert seed_of("a", 1) != seed_of("a1")
 
 
 def test_unknown_column_names_those_there(tmp_path: Path) -> None:
-    with pytest.raises(modalign.UserError, match="'pictur'.*'picture'"):
+    with pytest.raises(modalign.UserError, match=r"'pictur'.*'picture'"):
         dataset(tmp_path, [{"picture": "a", "word": "x"}], columns={"picture": "pictur"})
 
 

@@ -25,10 +25,14 @@ def run(file: Path, out: str, *overrides: str) -> list[dict[str, Any]]:
         timeout=240,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
-    return [json.loads(line) for line in Path(out, "metrics.jsonl").read_text().splitlines() if '"lr"' in line]
+    return [
+        json.loads(line) for line in Path(out, "metrics.jsonl").read_text().splitlines() if '"lr"' in line
+    ]
 
 
-def test_two_processes_equal_one(plan: Plan, write_plan: Callable[..., Path], in_tmp: Path, digits: Path) -> None:
+def test_two_processes_equal_one(
+    plan: Plan, write_plan: Callable[..., Path], in_tmp: Path, digits: Path
+) -> None:
     rows = pq.read_table(digits).slice(0, 60).to_pylist()
     for i, row in enumerate(rows):  # ragged batches with holes
         if i % 4 == 1:

@@ -28,7 +28,9 @@ def key(i: int) -> bytes:
 
 @settings(max_examples=25, deadline=None)
 @given(st.dictionaries(st.integers(0, 50), st.tuples(st.integers(1, 5), st.integers(1, 4)), max_size=12))
-def test_what_goes_in_comes_out(tmp_path_factory: pytest.TempPathFactory, shapes: dict[int, tuple[int, int]]) -> None:
+def test_what_goes_in_comes_out(
+    tmp_path_factory: pytest.TempPathFactory, shapes: dict[int, tuple[int, int]]
+) -> None:
     folder = tmp_path_factory.mktemp("c")
     values = {key(i): torch.randn(shape) for i, shape in shapes.items()}
     cache = FeatureCache("x", folder=folder)

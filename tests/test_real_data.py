@@ -26,7 +26,9 @@ def test_digits_never_paired(shared_data: Path, in_tmp: Path, monkeypatch: pytes
     plan = example("digits.yaml", shared_data, monkeypatch)
     images = dict(plan["modalities"])
     del images["audio"]
-    first = modalign.align({**plan, "modalities": images, "stages": plan["stages"][:1], "tasks": []}, out="first")
+    first = modalign.align(
+        {**plan, "modalities": images, "stages": plan["stages"][:1], "tasks": []}, out="first"
+    )
     space = modalign.align(
         {**plan, "modalities": {"audio": plan["modalities"]["audio"]}, "stages": plan["stages"][1:]},
         start="first/space",
@@ -38,13 +40,22 @@ def test_digits_never_paired(shared_data: Path, in_tmp: Path, monkeypatch: pytes
     before = json.loads(Path("first/report.json").read_text())["stages"][0]
     stage = report["stages"][0]
     assert stage["trained_parameters"] <= before["trained_parameters"] / 4
-    assert set(stage["unchanged"]) == {"projection", "temperature", "image", "text", "encoder:image", "encoder:text"}
+    assert set(stage["unchanged"]) == {
+        "projection",
+        "temperature",
+        "image",
+        "text",
+        "encoder:image",
+        "encoder:text",
+    }
     rows = pq.read_table(shared_data / "digits.parquet").slice(0, 64).to_pylist()
     for name, values in (("image", [r["image"]["bytes"] for r in rows]), ("text", [r["text"] for r in rows])):
         assert torch.equal(first.embed(name, values), space.embed(name, values))
 
 
-def test_emoji_names_and_other_languages(shared_data: Path, in_tmp: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_emoji_names_and_other_languages(
+    shared_data: Path, in_tmp: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     plan = example("emoji-languages.yaml", shared_data, monkeypatch)
     for stage in plan["stages"]:
         stage["epochs"] = 4

@@ -61,7 +61,9 @@ def mlflow_points(uri: str) -> tuple[list[Any], dict[str, list[tuple[int, float]
     experiments = [e.experiment_id for e in client.search_experiments()]
     runs = list(client.search_runs(experiments))
     points = {
-        f"{run.info.run_name} {key}": [(m.step, m.value) for m in client.get_metric_history(run.info.run_id, key)]
+        f"{run.info.run_name} {key}": [
+            (m.step, m.value) for m in client.get_metric_history(run.info.run_id, key)
+        ]
         for run in runs
         for key in run.data.metrics
     }
@@ -81,7 +83,9 @@ def long_plan(plan: Plan, tmp_path: Path) -> Plan:
     return plan
 
 
-def test_killed_five_times(long_plan: Plan, write_plan: Write, in_tmp: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_killed_five_times(
+    long_plan: Plan, write_plan: Write, in_tmp: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     file = str(write_plan(long_plan))
     finish(start("align", file, "--out", "whole", f"track.uri=sqlite:///{in_tmp}/whole.db"))
     monkeypatch.setenv("MODALIGN_CACHE", str(in_tmp / "another-cache"))

@@ -41,8 +41,14 @@ def test_save_and_load(saved: Path, plan: Plan, digits: Path, tmp_path: Path) ->
         assert torch.equal(a, b)
         assert a.dtype == torch.float32
         assert torch.allclose(a.norm(dim=1), torch.ones(len(a)), atol=1e-5)
-    assert (tmp_path / "copy" / "model.safetensors").read_bytes() == (saved / "model.safetensors").read_bytes()
-    assert sorted(p.name for p in (tmp_path / "copy").iterdir()) == ["README.md", "config.json", "model.safetensors"]
+    assert (tmp_path / "copy" / "model.safetensors").read_bytes() == (
+        saved / "model.safetensors"
+    ).read_bytes()
+    assert sorted(p.name for p in (tmp_path / "copy").iterdir()) == [
+        "README.md",
+        "config.json",
+        "model.safetensors",
+    ]
 
 
 def test_embedding_alone_and_in_any_batch(saved: Path, digits: Path) -> None:
@@ -68,7 +74,10 @@ def test_padding_changes_nothing(projection: str, fusion: str) -> None:
     space = Space(24, Spec(projection, args))
     space.add("x", SpaceModality(Spec("a"), Spec("b"), width=8), None, founder=True)
     space.eval()
-    tokens, mask = torch.randn(3, 5, 8), torch.tensor([[1, 1, 1, 1, 1], [1, 1, 0, 0, 0], [1, 1, 1, 0, 0]]).bool()
+    tokens, mask = (
+        torch.randn(3, 5, 8),
+        torch.tensor([[1, 1, 1, 1, 1], [1, 1, 0, 0, 0], [1, 1, 1, 0, 0]]).bool(),
+    )
     whole = space.project("x", Features(tokens, mask))
     for i, n in enumerate(mask.sum(1)):
         for padding in (0, 1, 7):
@@ -85,7 +94,12 @@ def test_padding_changes_nothing(projection: str, fusion: str) -> None:
 def test_parts_cover_every_tensor_once(saved: Path) -> None:
     space = modalign.load(saved)
     parts = dict(space.parts())
-    assert set(parts) == {"projection", "temperature", *space.modalities, *(f"encoder:{m}" for m in space.modalities)}
+    assert set(parts) == {
+        "projection",
+        "temperature",
+        *space.modalities,
+        *(f"encoder:{m}" for m in space.modalities),
+    }
     seen = [id(t) for tensors in parts.values() for _, t in tensors]
     # Founders share the token MLP: it is in both of their parts.
     assert set(seen) == {id(t) for t in space.state_dict(keep_vars=True).values()}
@@ -93,7 +107,7 @@ def test_parts_cover_every_tensor_once(saved: Path) -> None:
 
 def test_wrong_requests_name_what_there_is(saved: Path) -> None:
     space = modalign.load(saved)
-    with pytest.raises(modalign.UserError, match="no modality 'imag'.*'image'"):
+    with pytest.raises(modalign.UserError, match=r"no modality 'imag'.*'image'"):
         space.embed("imag", ["x"])
     with pytest.raises(modalign.UserError, match=r"cannot read .*gone\.png"):
         space.embed("image", ["gone.png"])
@@ -110,7 +124,9 @@ def test_wrong_requests_name_what_there_is(saved: Path) -> None:
         (lambda p: _edit(p, "dim", 8), "damaged"),
     ],
 )
-def test_a_damaged_space_says_so(saved: Path, damage: Any, word: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_damaged_space_says_so(
+    saved: Path, damage: Any, word: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     damage(saved)
     assert main(["embed", str(saved), "text", "one", "--out", "x.parquet"]) == 2
     assert word in capsys.readouterr().err
@@ -129,7 +145,9 @@ def test_other_weights_of_a_referenced_encoder_are_refused(saved: Path) -> None:
     from safetensors.torch import load_file, save_file
 
     weights = load_file(saved / "model.safetensors")
-    save_file({k: v for k, v in weights.items() if not k.startswith("encoders.text.")}, saved / "model.safetensors")
+    save_file(
+        {k: v for k, v in weights.items() if not k.startswith("encoders.text.")}, saved / "model.safetensors"
+    )
     with pytest.raises(modalign.UserError, match="not the one this space was made with"):
         modalign.load(saved).embed("text", ["one"])
 
@@ -144,7 +162,10 @@ def test_embed_command(saved: Path, digits: Path, capsys: pytest.CaptureFixture[
     table = pq.read_table("b.parquet")
     assert table["row"].to_pylist() == [row for row in range(150) for _ in range(2)]  # two names each
     assert main(["embed", str(saved), "text", "--out", "c.parquet"]) == 2
-    assert main(["embed", str(saved), "text", "--table", str(digits), "--column", "txt", "--out", "c.parquet"]) == 2
+    assert (
+        main(["embed", str(saved), "text", "--table", str(digits), "--column", "txt", "--out", "c.parquet"])
+        == 2
+    )
     assert "'text'" in capsys.readouterr().err
 
 

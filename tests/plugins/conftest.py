@@ -119,11 +119,15 @@ def write_wheel(
     needs = "".join(f"Requires-Dist: {each}\n" for each in requires)
     content = {f"{module}/__init__.py": offering(f"{name}-loss") if code is None else code, **(files or {})}
     content[f"{info}/METADATA"] = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n{needs}"
-    content[f"{info}/WHEEL"] = "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+    content[f"{info}/WHEEL"] = (
+        "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+    )
     given = f"[modalign.plugins]\n{name} = {module}\n" if points is None else points
     if given:
         content[f"{info}/entry_points.txt"] = given
-    record = "".join(f"{path},sha256={_digest(text)},{len(text.encode())}\n" for path, text in content.items())
+    record = "".join(
+        f"{path},sha256={_digest(text)},{len(text.encode())}\n" for path, text in content.items()
+    )
     path = folder / f"{module}-{version}-py3-none-any.whl"
     with zipfile.ZipFile(path, "w") as archive:
         for each, text in {**content, f"{info}/RECORD": f"{record}{info}/RECORD,,\n"}.items():

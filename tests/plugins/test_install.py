@@ -36,16 +36,28 @@ def test_a_plugin_comes_and_goes(environment, wheel):
 
 def test_up_and_down_and_what_is_there_already(environment, wheel, catalogue):
     old, new = wheel("acme-one", version="1.0"), wheel("acme-one", version="2.0")
-    entry = {"summary": "s", "trust": "listed", "requirement": "acme-one>=1", "needs": ["torch", "acme-far"]}
+    entry = {
+        "summary": "s", "trust": "listed", "requirement": "acme-one>=1", "needs": ["torch", "acme-far"],
+        "provides": {"losses": ["acme-one-loss"]},
+    }  # fmt: skip
     flags = ("--registry", catalogue(acme_one=entry), "--yes", "--json")
     first = environment.plugins("install", "acme-one<2", *flags)
     assert json.loads(first.stdout)["installed"] == {"acme-one": "1.0"}, first.stderr
-    for words in ("listed: its name is reserved", "acme-one<2,>=1 from the package index", "registry.yaml says"):
+    for words in (
+        "listed: its name is reserved",
+        "acme-one<2,>=1 from the package index",
+        "registry.yaml says",
+    ):
         assert words in first.stderr
     assert "torch (2." in first.stderr
     assert "acme-far (not installed yet)" in first.stderr
     again = environment.plugins("install", "acme-one", *flags)
-    assert json.loads(again.stdout) == {"installed": {}, "checks": {}, "changes": [], "already": ["acme-one 1.0"]}
+    assert json.loads(again.stdout) == {
+        "installed": {},
+        "checks": {},
+        "changes": [],
+        "already": ["acme-one 1.0"],
+    }
     up = environment.plugins("install", "acme-one", "--upgrade", *flags)
     assert json.loads(up.stdout)["changes"] == ["acme-one 1.0 becomes 2.0"], up.stderr
     assert rows(environment)["acme-one"]["version"] == "2.0"
@@ -150,7 +162,10 @@ def test_names_are_reserved(environment, wheel, catalogue):
     assert done.returncode == 1
     assert "reserved for acme-far" in done.stderr
     assert environment.state() == before
-    both = {"acme_far": {**listed, "requirement": "acme-far"}, "acme_other": {**listed, "requirement": "acme-other"}}
+    both = {
+        "acme_far": {**listed, "requirement": "acme-far"},
+        "acme_other": {**listed, "requirement": "acme-other"},
+    }
     done = environment.plugins("install", other, "--yes", "--registry", catalogue(**both))
     assert done.returncode == 0, done.stderr
 
@@ -180,5 +195,3 @@ def unpack(environment, path):
     """Installed by other means than ours."""
     done = environment.run("-m", "pip", "install", "--no-deps", "-q", path)
     assert done.returncode == 0, done.stderr
-
-

@@ -22,7 +22,7 @@ class Encoder(nn.Module, ABC):
     modality: ClassVar[str]
     """Name of the modality component whose batches it reads."""
 
-    pretrained: ClassVar[bool] = False
+    pretrained: bool = False
     """True if name and arguments alone determine the weights (a hub id, an installed package): a space
     then refers to them while they are frozen, instead of carrying them along."""
 

@@ -12,6 +12,7 @@ from torch.nn.functional import normalize as unit
 from modalign.contracts import Embeddings, Loss
 from modalign.errors import suggest
 
+from .anchored import names_of
 from .pairs import connected_zero, widen
 from .patterns import patterns, places, rows_with
 from .shuffles import shuffled_lse
@@ -93,11 +94,7 @@ class Symile(Loss):
         self._make(self.modalities or space.modalities, space.dim, self.draws.device)
 
     def forward(self, z: Embeddings) -> Tensor:
-        names = self.modalities or z.modalities
-        unknown = [m for m in names if m not in z.vectors]
-        if unknown or len(names) < 2:
-            wrong = f"no modality {unknown[0]!r}" if unknown else "fewer than two modalities"
-            raise ValueError(f"{wrong} in the batch, which holds {', '.join(z.modalities)}")
+        names = names_of(z, self.modalities)
         self._make(names, z.vectors[names[0]].shape[1], z.vectors[names[0]].device)
         if self.training:
             self.draws += 1

@@ -37,10 +37,10 @@ class HFAudio(Encoder):
     """
 
     modality: ClassVar[str] = "audio"
-    pretrained: ClassVar[bool] = True
 
     def __init__(self, model: str, revision: str | None = None, weights: bool = True) -> None:
         super().__init__()
+        self.pretrained = weights
         whole, self.extractor, missing = _load(model, revision, weights)
         self.kind = str(whole.config.model_type)
         self.tower: Any = self.family.tower(whole)

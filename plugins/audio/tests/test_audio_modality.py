@@ -136,6 +136,7 @@ def _python_wave() -> bytes:
         _file(np.array([np.inf]), 16000, subtype="FLOAT"),
         _file(np.full(100, 3e38), 8000, subtype="FLOAT"), 12, None, "", [0.0, 1.0],
     ],
+    ids=lambda value: type(value).__name__,  # libsndfile writes the time into the bytes
 )  # fmt: skip
 def test_refuses_what_is_no_sound(content):
     with pytest.raises(BadSample) as caught:

@@ -33,13 +33,13 @@ class HFImage(Encoder):
     """
 
     modality: ClassVar[str] = "image"
-    pretrained: ClassVar[bool] = True
 
     mean: torch.Tensor
     std: torch.Tensor
 
     def __init__(self, model: str, size: int | None = None, weights: bool = True) -> None:
         super().__init__()
+        self.pretrained = weights
         self.network, pixels = load_image_model(str(model), weights)
         config: Any = self.network.config
         parameters = inspect.signature(self.network.forward).parameters

@@ -31,10 +31,10 @@ class HFText(Encoder):
     """
 
     modality: ClassVar[str] = "text"
-    pretrained: ClassVar[bool] = True
 
     def __init__(self, model: str, max_tokens: int = 256, weights: bool = True) -> None:
         super().__init__()
+        self.pretrained = weights
         self.network, self._tokenizer = load_text_model(str(model), weights)
         config = self.network.config
         self.width: int = config.hidden_size  # type: ignore[union-attr, assignment]
