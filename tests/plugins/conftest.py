@@ -71,6 +71,10 @@ class Environment:
         frozen = self.run("-m", "pip", "freeze", "--all")
         assert frozen.returncode == 0, frozen.stderr
         assert "WARNING" not in frozen.stderr
+        return frozen.stdout, self.files()
+
+    def files(self) -> dict[str, str]:
+        """Every file's content, and the folders there are."""
         files = {}
         for folder in (self.site, self.python.parent):
             for path in sorted(folder.rglob("*")):
@@ -78,7 +82,7 @@ class Environment:
                     files[str(path)] = hashlib.sha256(path.read_bytes()).hexdigest()
                 elif path.is_dir() and path.name != "__pycache__":
                     files[str(path)] = "folder"
-        return frozen.stdout, files
+        return files
 
 
 @pytest.fixture(scope="session")

@@ -148,6 +148,7 @@ def test_wrong_input_is_status_2_and_changes_nothing(environment, arguments, wor
     assert not (environment.root / "env" / ".modalign" / "journal.json").exists()
 
 
+@pytest.mark.slow
 def test_names_are_reserved(environment, wheel, catalogue):
     """What the catalogue or the core gives one plugin, no other takes; listing it too allows it."""
     from_core = wheel("acme-core", code=offering_of("infonce"))
