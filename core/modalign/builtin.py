@@ -36,6 +36,10 @@ def register_losses() -> list[Component]:
             "modalign.losses.symile:Symile",
             "all modalities in one product: sees what no pair shows",
         ),
+        Component("gram", "modalign.losses.gram:GRAM", "a row's vectors span a small volume"),
+        Component("triangle", "modalign.losses.triangle:Triangle", "a row's three vectors span a small area"),
+        Component("alignment", "modalign.losses.alignment:Alignment", "partners lie close together"),
+        Component("uniformity", "modalign.losses.uniformity:Uniformity", "embeddings spread over the sphere"),
     ]
 
 

@@ -88,17 +88,3 @@ def check_options(temperature: float | None, label_smoothing: float, modalities:
         raise ValueError(f"label_smoothing {label_smoothing}: must be in [0, 1)")
     if isinstance(modalities, tuple) and (len(modalities) < 2 or len(set(modalities)) < len(modalities)):
         raise ValueError(f"modalities {list(modalities)}: name two or more, each once")
-
-
-def names_of(z: Embeddings, own: tuple[str, ...] | None) -> tuple[str, ...]:
-    """The loss's own modalities, else all of the batch's.
-
-    Raises:
-        ValueError: if the batch lacks one, or there are fewer than two.
-    """
-    names = own or z.modalities
-    unknown = [m for m in names if m not in z.vectors]
-    if unknown or len(names) < 2:
-        wrong = f"no modality {unknown[0]!r}" if unknown else "fewer than two modalities"
-        raise ValueError(f"{wrong} in the batch, which holds {', '.join(z.modalities)}")
-    return names

@@ -1,4 +1,4 @@
-"""Rows grouped by which modalities they have."""
+"""Which modalities a loss compares, and rows grouped by which of them they have."""
 
 from __future__ import annotations
 
@@ -8,6 +8,20 @@ import torch
 from torch import Tensor
 
 from modalign.contracts import Embeddings
+
+
+def names_of(z: Embeddings, own: tuple[str, ...] | None) -> tuple[str, ...]:
+    """The loss's own modalities, else all of the batch's.
+
+    Raises:
+        ValueError: if the batch lacks one, or there are fewer than two.
+    """
+    names = own or z.modalities
+    unknown = [m for m in names if m not in z.vectors]
+    if unknown or len(names) < 2:
+        wrong = f"no modality {unknown[0]!r}" if unknown else "fewer than two modalities"
+        raise ValueError(f"{wrong} in the batch, which holds {', '.join(z.modalities)}")
+    return names
 
 
 def patterns(z: Embeddings, modalities: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Tensor]]:

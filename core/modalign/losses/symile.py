@@ -12,9 +12,8 @@ from torch.nn.functional import normalize as unit
 from modalign.contracts import Embeddings, Loss
 from modalign.errors import suggest
 
-from .anchored import names_of
 from .pairs import connected_zero, widen
-from .patterns import patterns, places, rows_with
+from .patterns import names_of, patterns, places, rows_with
 from .shuffles import shuffled_lse
 from .tuples import check_cost, mip, tuple_lse
 
