@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 from dataclasses import asdict
@@ -15,7 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from . import __version__
 from .errors import UserError
-from .plugin import loader
+from .plugin import loader, made_with
 from .space import Space, SpaceModality
 from .spec import Spec
 
@@ -27,7 +28,9 @@ def weights(space: Space) -> dict[str, torch.Tensor]:
     """The tensors that travel with a space: everything but encoders it only refers to."""
     referenced = tuple(f"encoders.{n}." for n, entry in space.entries.items() if not entry.carried)
     state = space.state_dict()
-    return {k: v.detach().cpu().contiguous().clone() for k, v in state.items() if not k.startswith(referenced)}
+    return {
+        k: v.detach().cpu().contiguous().clone() for k, v in state.items() if not k.startswith(referenced)
+    }
 
 
 def config(space: Space) -> dict[str, Any]:
@@ -106,7 +109,7 @@ def load(source: str | os.PathLike[str], device: str | torch.device = "cpu") -> 
     Frozen encoders that the space only references are built on first use.
 
     Raises:
-        UserError: if it is no space, damaged, of a newer format, or a plugin it needs is missing.
+        UserError: if it is no space, damaged, of a newer format, or a plugin it needs is missing or another.
     """
     text = os.fspath(source)
     if text.startswith(("models:/", "runs:/", "mlflow-artifacts:/")):
@@ -127,25 +130,40 @@ def load(source: str | os.PathLike[str], device: str | torch.device = "cpu") -> 
         raise UserError(
             f"the space {text} has format {about.get('format')}; this modalign {__version__} reads {FORMAT}"
         )
-    space = _build(about)
-    missing = space.load_state_dict(tensors, strict=False)
-    needed = [k for k in missing.missing_keys if not k.startswith("encoders.")]
-    if needed or missing.unexpected_keys:
-        first = (needed + missing.unexpected_keys)[0]
-        raise UserError(f"the space {text} is damaged: its weights do not fit its config ({first})")
+    plugins = about.get("plugins", {})
+    try:
+        made_with.require(plugins)
+        space = _build(about, tensors)
+    except (UserError, TypeError, ValueError, RuntimeError) as error:
+        changed = made_with.changed(plugins)
+        if isinstance(error, UserError) and not changed:
+            raise UserError(f"the space {text} cannot be loaded: {error}") from None
+        raise UserError(
+            f"the space {text} cannot be loaded: {changed or 'it is damaged'} ({error})"
+        ) from error
+    if made_with.changed(plugins, series=True):
+        told = made_with.changed(plugins, series=True)
+        logging.getLogger("modalign").warning("the space %s may give other embeddings: %s", text, told)
     return space.requires_grad_(False).eval().to(device)
 
 
-def _build(about: dict[str, Any]) -> Space:
+def _build(about: dict[str, Any], tensors: dict[str, torch.Tensor]) -> Space:
     space = Space(about["dim"], Spec.of(about["projection"]), dropout=about["dropout"])
     founders = set(about["stages"][0]["align"]) if about["stages"] else set()
     for name, saved in about["modalities"].items():
         entry = SpaceModality(
             **{**saved, "modality": Spec.of(saved["modality"]), "encoder": Spec.of(saved["encoder"])}
         )
+        for kind, spec in (("modalities", entry.modality), ("encoders", entry.encoder)):
+            loader.resolve(kind, spec.name)
         encoder = (
             loader.load("encoders", entry.encoder.name)(**entry.encoder.keywords()) if entry.carried else None
         )
         space.add(name, entry, encoder, founder=name in founders)
     space.stages, space.plan = about["stages"], about["plan"]
+    missing = space.load_state_dict(tensors, strict=False)
+    needed = [k for k in missing.missing_keys if not k.startswith("encoders.")]
+    if needed or missing.unexpected_keys:
+        first = (needed + missing.unexpected_keys)[0]
+        raise UserError(f"it is damaged: its weights do not fit its config ({first})")
     return space
