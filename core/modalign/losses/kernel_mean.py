@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
+from .once import first_order
 from .scores import tile_size
 
 
@@ -39,7 +39,7 @@ class _KernelMean(torch.autograd.Function):
         return mean.div_(mass)
 
     @staticmethod
-    @once_differentiable
+    @first_order
     def backward(ctx: Any, gradient: Tensor) -> Any:
         features, mass = ctx.saved_tensors
         shared = gradient / mass  # (N, D)

@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 from torch.nn.functional import softplus
 
+from .once import first_order
 from .reductions import choose_shift, running_log_sums, shared_sums, underflows
 from .scores import Keys, Layout, Scores, shaped, tile_size
 
@@ -101,7 +101,7 @@ class _LogSumExp(torch.autograd.Function):
         return *(_logs(x, shift) for x in (rows, columns)), positive
 
     @staticmethod
-    @once_differentiable
+    @first_order
     def backward(ctx: Any, rows: Tensor | None, columns: Tensor | None, positive: Tensor | None) -> Any:
         a, b, scale, row_sums, column_sums = ctx.saved_tensors
         scores = Scores(a, b, scale, ctx.layout, ctx.kind)

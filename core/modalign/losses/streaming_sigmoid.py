@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
+from .once import first_order
 from .scores import Keys, Layout, Scores, shaped, tile_size
 from .streaming import as_scalar
 
@@ -92,7 +92,7 @@ class _SumSoftplus(torch.autograd.Function):
         return total
 
     @staticmethod
-    @once_differentiable
+    @first_order
     def backward(ctx: Any, gradient: Tensor) -> Any:
         return *(None if g is None else g * gradient.to(g) for g in ctx.gradients), None, None, None
 
