@@ -71,7 +71,7 @@ def main() -> None:
             modalign.align(plan, out=name)
             stage = json.loads(Path(name, "report.json").read_text())["stages"][0]
             totals.append(stage["encode_seconds"] + stage["seconds"])
-            encoded = sum(stage["encoded"].values())
+            encoded = sum(use["encoded"] for use in stage["cache"].values())
             print(
                 f"| {name} | {encoded} | {stage['encode_seconds']:.2f} | {stage['seconds']:.2f} | {totals[-1]:.2f} |"
             )

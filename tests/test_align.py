@@ -52,6 +52,7 @@ def test_unpaired_modalities_find_each_other(plan: Plan, in_tmp: Path) -> None:
     assert set(tasks) == {"retrieval:image->text", "retrieval:audio->image", "zero_shot:image"}
     assert tasks["retrieval:audio->image"]["class_R@1"] >= 0.6  # chance 0.1; never trained together
     assert tasks["zero_shot:image"]["accuracy"] >= 0.6
+    assert report(Path("runs/tiny"))["never_paired"] == ["retrieval:audio->image"]
 
 
 def test_adding_to_a_finished_space_equals_the_two_stage_plan(plan: Plan, in_tmp: Path) -> None:
@@ -222,8 +223,8 @@ def test_augmentation_anew_and_in_cached_views(plan: Plan, in_tmp: Path) -> None
     modalign.align(plan, out="a")
     modalign.align(plan, out="b")
     stages = report(Path("a"))["stages"]
-    assert "image" not in stages[0]["encoded"]
-    assert stages[1]["encoded"]["audio"] > stages[1]["rows"]  # two views of each
+    assert "image" not in stages[0]["cache"]
+    assert stages[1]["cache"]["audio"]["encoded"] > stages[1]["rows"]  # two views of each
     assert Path("a/space/model.safetensors").read_bytes() == Path("b/space/model.safetensors").read_bytes()
 
 

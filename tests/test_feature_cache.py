@@ -133,16 +133,18 @@ def test_cleared_under_a_reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 def test_a_second_run_encodes_nothing_and_gives_the_same_space(plan: Plan, in_tmp: Path) -> None:
     del plan["modalities"]["audio"], plan["tasks"][1]
     plan["stages"] = plan["stages"][:1]
-    encoded = []
+    uses = []
     for name in ("cold", "warm"):
         modalign.align(plan, out=name)
-        encoded.append(json.loads(Path(f"{name}/report.json").read_text())["stages"][0]["encoded"]["text"])
-    assert encoded == [20, 0]
+        uses.append(json.loads(Path(f"{name}/report.json").read_text())["stages"][0]["cache"]["text"])
+    assert [use["encoded"] for use in uses] == [20, 0]
+    assert [use["hit_rate"] for use in uses] == [0.0, 1.0]
+    assert uses[0]["bytes"] == uses[1]["bytes"] > 20 * 16 * 4
     cold, warm = (Path(f"{run}/space/model.safetensors").read_bytes() for run in ("cold", "warm"))
     assert cold == warm
     modalign.align({**plan, "cache": False}, out="uncached")  # frozen but encoded anew in every batch
     content = json.loads(Path("uncached/report.json").read_text())
-    assert content["stages"][0]["encoded"] == {}
+    assert content["stages"][0]["cache"] == {}
 
 
 def test_another_preprocessing_is_another_entry(plan: Plan, in_tmp: Path) -> None:

@@ -289,3 +289,13 @@ def test_every_verb_exists_under_its_name(capsys):
             assert isinstance(importlib.import_module(module).command, click.Command)
             assert main.main([verb, "--help"]) == 0
             assert f"Usage: modalign {verb} " in capsys.readouterr().out
+
+
+def test_every_key_of_a_plan_is_documented():
+    from modalign.training import plan as schema
+
+    page = (ROOT / "docs" / "plan.md").read_text(encoding="utf-8")
+    parts = [p for p in vars(schema).values() if isinstance(p, type) and issubclass(p, schema.Part)]
+    missing = {f"{p.__name__}.{key}" for p in parts for key in p.model_fields if f"`{key}`" not in page}
+    missing -= {"Select.task", "Select.every", "Select.patience", "Views.views"}  # shown inside an example
+    assert not missing

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import html
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from .contracts import Report
+
+STAR = "* never trained together"
 
 STYLE = """
 :root { color-scheme: light dark; font: 16px/1.5 system-ui, sans-serif; }
@@ -37,17 +39,22 @@ def stage_rows(content: Mapping[str, Any]) -> list[list[str]]:
     ]
 
 
-def trained_together(stages: Iterable[Mapping[str, Any]]) -> set[frozenset[str]]:
-    """The pairs of modalities that stood in one stage's ``align``."""
-    return {frozenset((a, b)) for s in stages for a in s["align"] for b in s["align"] if a != b}
+def never_paired(stages: Sequence[Mapping[str, Any]], tasks: Mapping[str, Sequence[str]]) -> list[str]:
+    """The tasks (id -> modalities) on modalities that no stage had in one ``align``."""
+    return [
+        name
+        for name, modalities in tasks.items()
+        if len(modalities) > 1 and not any(set(modalities) <= set(stage["align"]) for stage in stages)
+    ]
 
 
 def task_rows(content: Mapping[str, Any]) -> list[list[str]]:
-    """Per task its metrics, one column for each metric that any task has."""
+    """Per task its metrics, one column for each that any task has; a star: never trained together."""
     tasks = content["tasks"]
+    starred = set(content.get("never_paired", ()))
     metrics = list(dict.fromkeys(m for values in tasks.values() for m in values))
     return [["task", *metrics]] + [
-        [name, *(f"{values[m]:.3f}" if m in values else "" for m in metrics)]
+        [name + " *" * (name in starred), *(f"{values[m]:.3f}" if m in values else "" for m in metrics)]
         for name, values in tasks.items()
     ]
 
@@ -70,6 +77,8 @@ def text(content: Mapping[str, Any]) -> str:
     parts = [columns(stage_rows(content))]
     if content["tasks"]:
         parts.append(columns(task_rows(content)))
+    if content.get("never_paired"):
+        parts.append(STAR)
     return "\n\n".join(parts)
 
 
@@ -86,6 +95,7 @@ def write(folder: Path, content: Mapping[str, Any], tasks: Mapping[str, Report])
         _table(stage_rows(content)),
         _curve(folder / "metrics.jsonl"),
         "<h2>Tasks</h2>" + _table(task_rows(content)) if content["tasks"] else "",
+        f"<small>{STAR}</small>" if content.get("never_paired") else "",
         *(_details(name, report) for name, report in tasks.items()),
         "<h2>Versions</h2>" + _table([["", "version"], *map(list, content["versions"].items())]),
         f"<h2>Plan</h2><pre>{html.escape(json.dumps(content['plan'], indent=1, ensure_ascii=False))}</pre>",

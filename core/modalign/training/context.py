@@ -14,7 +14,7 @@ from modalign.space_files import weights
 from .checkpoint import save_checkpoint
 from .checks import Prepared
 from .data import Dataset
-from .evaluate import TableSplit, run_tasks
+from .evaluate import TableSplit, build_task, run_tasks
 from .metric_log import MetricLog
 from .plan import Plan, Views
 from .quarantine import Quarantine
@@ -104,6 +104,10 @@ class Context:
 
         self.tasks = run_tasks(self.space, self.plan.tasks, split)
 
+    def _task_modalities(self) -> dict[str, tuple[str, ...]]:
+        tasks = dict(map(build_task, self.plan.tasks))
+        return {name: tasks[name].modalities for name in self.tasks}
+
     def checkpoint(self, stage: int, trainer: dict[str, Any] | None) -> None:
         """Write where the run is: in the middle of a stage, or (no trainer) before it."""
         if self.metrics is None:
@@ -130,6 +134,7 @@ class Context:
             "versions": self.about.versions,
             "stages": self.stages,
             "tasks": {name: report.metrics for name, report in self.tasks.items()},
+            "never_paired": reports.never_paired(self.space.stages, self._task_modalities()),
             "quarantined": len(self.quarantine.rows),
         }
         write_json(self.folder.path / "report.json", content)

@@ -81,10 +81,7 @@ def embed_items(space: Space, reader: Reader, rows: list[int]) -> Items:
             for key, _ in found:
                 index[key] = len(index)
     links = [
-        (index[cell.key], i)
-        for i, row in enumerate(rows)
-        for cell in reader.cells(row)
-        if cell.key in index
+        (index[cell.key], i) for i, row in enumerate(rows) for cell in reader.cells(row) if cell.key in index
     ]
     return Items(torch.cat(vectors), torch.tensor(links, dtype=torch.long).reshape(-1, 2))
 

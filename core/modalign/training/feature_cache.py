@@ -90,6 +90,10 @@ class FeatureCache:
         self._trusted.add(key)
         return data.view(np.float32).reshape(t, w)
 
+    def size(self) -> int:
+        """Bytes on disk."""
+        return folder_size(self.folder)
+
     def put(self, entries: dict[bytes, Tensor]) -> None:
         """Add features ``(T, W)`` by key; keys already there are left as they are."""
         new = {k: v for k, v in entries.items() if k not in self._entries}
@@ -111,6 +115,11 @@ class FeatureCache:
         self.refresh()
 
 
+def folder_size(folder: Path) -> int:
+    """Bytes of all files directly in a folder; 0 if there is none."""
+    return sum(file.stat().st_size for file in folder.glob("*") if file.is_file())
+
+
 def cache_report() -> list[dict[str, Any]]:
     """One row per encoder: what it is, its entries and bytes on disk."""
     rows = []
@@ -126,7 +135,7 @@ def cache_report() -> list[dict[str, Any]]:
                 "name": known.get("encoder", folder.name),
                 "modality": known.get("modality", ""),
                 "entries": indexes // RECORD.size,
-                "bytes": sum(f.stat().st_size for f in folder.iterdir()),
+                "bytes": folder_size(folder),
             }
         )
     return rows

@@ -86,6 +86,7 @@ class Reader:
         self.modality = space.reader(name)
         self.cache = FeatureCache(*self._cache_name()) if cached else None
         self.encoded = 0
+        self.wanted = 0
         self._bad: dict[bytes, str] = {}
         self._items: dict[bytes, Any] = {}
         self._room = MEMO_BYTES
@@ -207,11 +208,24 @@ class Reader:
         if self.cache is None:
             return
         cells = self.distinct(rows)
+        self.wanted = len(cells) * max(1, self.views)
         starts = range(rank * CHUNK, len(cells), world * CHUNK)
         for view in range(max(1, self.views)):
             for start in starts:
                 self.features(cells[start : start + CHUNK], view)
                 yield min(start + CHUNK, len(cells))
+
+    def cache_use(self) -> dict[str, float]:
+        """How many samples a stage wanted, how many of them the encoder had to see, the cache's size."""
+        if self.cache is None:
+            return {}
+        hits = max(0, self.wanted - self.encoded)
+        return {
+            "samples": self.wanted,
+            "encoded": self.encoded,
+            "hit_rate": round(hits / self.wanted, 4) if self.wanted else 0.0,
+            "bytes": self.cache.size(),
+        }
 
     # Batches -------------------------------------------------------------------------------
 

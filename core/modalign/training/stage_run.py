@@ -171,7 +171,7 @@ def finish(
             "loss": position.loss,
             "nonfinite_steps": position.nonfinite,
             "unchanged": [p for p in before if before[p] == after.get(p) and _owner(p) not in new],
-            "encoded": {m: r.encoded for m, r in trainer.job.readers.items() if r.cache is not None},
+            "cache": {m: use for m, reader in trainer.job.readers.items() if (use := reader.cache_use())},
         }
     )
     run.measure()
