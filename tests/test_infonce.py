@@ -1,6 +1,8 @@
 """InfoNCE: an oracle in float64, CLIP's formula, missing modalities, duplicates, extremes."""
 
+import importlib.util
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +15,20 @@ from modalign.losses.softmax import soft_cross_entropy
 from torch.nn.functional import cross_entropy, normalize
 
 torch.set_num_threads(1)
+
+
+def peer(*args):
+    """One file of an installed peer; the test is skipped where it is missing."""
+    file = Path(__file__).parents[1] / "benchmarks" / "peers.py"
+    spec = importlib.util.spec_from_file_location("peers", file)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    try:
+        return module.peer(*args)
+    except ModuleNotFoundError as error:
+        pytest.skip(str(error))
+
+
 NAMES = ("image", "text", "audio", "score")
 quick = settings(max_examples=40, deadline=None)
 
@@ -127,11 +143,20 @@ def test_smoothing_is_torch_s():
     torch.testing.assert_close(InfoNCE(0.2, symmetric=False, label_smoothing=0.1)(Embeddings(v)), want)
 
 
-def test_equals_open_clip():
-    open_clip = pytest.importorskip("open_clip")
-    v = vectors(16)
-    want = open_clip.loss.ClipLoss()(v["image"], v["text"], torch.tensor(14.3))
-    torch.testing.assert_close(InfoNCE()(Embeddings(v, scale=14.3)), want)
+@pytest.mark.parametrize("n", [2, 1100])
+def test_equals_open_clip(n):
+    theirs = peer("open_clip", "loss.py").ClipLoss()
+    v, w = vectors(n, d=16), vectors(n, d=16)
+    s, t = (torch.tensor(14.3, requires_grad=True) for _ in range(2))
+    for x in (*v.values(), *w.values()):
+        x.requires_grad_()
+    loss, want = InfoNCE()(Embeddings(v, scale=s)), theirs(w["image"], w["text"], t)
+    torch.testing.assert_close(loss, want, rtol=1e-5, atol=0)
+    loss.backward()
+    want.backward()
+    for k in v:
+        assert (v[k].grad - w[k].grad).norm() <= 1e-5 * w[k].grad.norm()
+    torch.testing.assert_close(s.grad, t.grad, rtol=1e-5, atol=1e-6)
 
 
 @quick
