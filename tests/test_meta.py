@@ -201,6 +201,12 @@ def test_every_hook_is_documented_with_its_arguments():
     assert re.findall(r"^### `(.*)`$", page, re.MULTILINE) == expected
 
 
+def test_every_hook_has_a_test():
+    from .test_loader import EVENTS
+
+    assert sorted(HOOKS) == sorted([*(f"register_{kind}" for kind in KINDS), *EVENTS])
+
+
 def test_the_plugin_on_the_hooks_page_declares_what_it_shows():
     page = (ROOT / "docs" / "plugins" / "hooks.md").read_text()
     (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
