@@ -53,6 +53,11 @@ def test_two_processes_equal_one(
     for a, b in zip(one, two, strict=True):
         for key in ("loss", "grad_norm", "scale"):
             assert b["metrics"][key] == pytest.approx(a["metrics"][key], rel=2e-3, abs=1e-5), (a["step"], key)
+    chunks = [f"stages.{i}.chunk_size=2" for i in (0, 1)]
+    chunked = run(file, "chunked", "fabric.devices=2", "fabric.strategy=ddp", *chunks)
+    for a, b in zip(two, chunked, strict=True):
+        assert b["metrics"]["loss"] == pytest.approx(a["metrics"]["loss"], rel=2e-3, abs=1e-5)
+        assert b["metrics"]["grad_norm"] == pytest.approx(a["metrics"]["grad_norm"], rel=2e-2, abs=1e-5)
     assert one[0]["metrics"]["loss"] == pytest.approx(two[0]["metrics"]["loss"], rel=1e-5)
     first, second = (load_file(f"{out}/space/model.safetensors") for out in ("one", "two"))
     assert first.keys() == second.keys()

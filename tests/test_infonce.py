@@ -266,6 +266,17 @@ def test_masking_a_duplicate_is_leaving_it_out():
     assert InfoNCE()(Embeddings(v, scale=10, ids=ids)).item() == pytest.approx(want, rel=1e-5)
 
 
+def test_few_candidates_left_of_many_are_counted_exactly():
+    """Row 0 shares its content with all but row 1; smoothing spreads over the two that remain."""
+    v = {k: normalize(x + 2 * x[:1], dim=1) for k, x in vectors(2000, d=16).items()}  # sums add up
+    ids = torch.zeros(2000, dtype=torch.long)
+    ids[1] = 1
+    z = Embeddings(v, scale=100, ids=ids)
+    wide = Embeddings({k: x.double() for k, x in v.items()}, scale=100, ids=ids)
+    loss = InfoNCE(label_smoothing=0.5)
+    torch.testing.assert_close(loss(z).double(), loss(wide), rtol=1e-6, atol=0)
+
+
 def test_positives_share_the_target():
     """With answers of equal weight the optimum is the entropy of the targets, log 2 here."""
     x = torch.eye(2)[torch.tensor([0, 0, 1, 1])]

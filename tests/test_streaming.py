@@ -230,6 +230,30 @@ def test_half_precision_is_computed_in_single_under_autocast_too(dtype):
     torch.testing.assert_close(a.grad, x.grad.to(dtype))
 
 
+@pytest.mark.parametrize("keep", [True, False])
+@pytest.mark.parametrize("which", ["softmax", "running", "sigmoid", "kernel"])
+def test_autocast_changes_nothing_forward_or_backward(which, keep, monkeypatch):
+    if not keep:
+        monkeypatch.setattr(streaming, "KEEP", 0)
+    found = []
+    for enabled in (False, True):
+        a, b = leaf(40, 16, 1, torch.float32), leaf(40, 16, 2, torch.float32)
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            loss = (
+                {
+                    "softmax": lambda a, b: sum(cross_entropy(a, b, 50.0, tile=16)),
+                    "running": lambda a, b: sum(cross_entropy(a, b, 500.0, tile=16)),
+                    "sigmoid": lambda a, b: sum_softplus(a, b, 50.0, -10.0, tile=16),
+                    "kernel": lambda a, b: kernel_mean(b.detach(), a, 0.1, tile=16),
+                }[which](a, b)
+                .cos()
+                .sum()
+            )
+            loss.backward()
+        found.append((loss.detach(), a.grad, b.grad))
+    torch.testing.assert_close(*found)
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     n=st.integers(1, 8),

@@ -31,9 +31,10 @@ class _KernelMean(torch.autograd.Function):
     def forward(ctx: Any, features: Tensor, values: Tensor, width: float, tile: int) -> Tensor:
         mean = torch.zeros_like(values)  # (N, D)
         mass = values.new_zeros(len(values), 1)  # (N, 1)
-        for r, c, weights in _tiles(features, width, tile):
-            mean[r].addmm_(weights, values[c])
-            mass[r] += weights.sum(1, keepdim=True)
+        with torch.autocast(values.device.type, enabled=False):
+            for r, c, weights in _tiles(features, width, tile):
+                mean[r].addmm_(weights, values[c])
+                mass[r] += weights.sum(1, keepdim=True)
         ctx.save_for_backward(features, mass)
         ctx.width, ctx.tile = width, tile
         return mean.div_(mass)

@@ -10,7 +10,7 @@ import torch
 
 
 def first_order(backward: Callable[..., Any]) -> Callable[..., Any]:
-    """A ``Function.backward`` that refuses ``create_graph``.
+    """A ``Function.backward`` outside autocast that refuses ``create_graph``.
 
     ``once_differentiable`` would stay silent where the incoming gradient is a constant, as that of
     a plain sum is: the second derivative would then be missing without a word.
@@ -23,6 +23,8 @@ def first_order(backward: Callable[..., Any]) -> Callable[..., Any]:
     def guarded(ctx: Any, *gradients: Any) -> Any:
         if torch.is_grad_enabled():
             raise RuntimeError("a streamed loss cannot be differentiated twice: leave out create_graph=True")
-        return backward(ctx, *gradients)
+        device = next((g.device.type for g in gradients if g is not None), "cpu")
+        with torch.autocast(device, enabled=False):
+            return backward(ctx, *gradients)
 
     return guarded

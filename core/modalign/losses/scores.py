@@ -26,7 +26,7 @@ class Layout:
         own: both sides are the same rows, so ``L`` is symmetric; its diagonal is no candidate.
         partner: the positive of row ``i`` is column ``i + partner``; None: no positives.
         keys: per key two integer tensors ``(N,)`` and ``(K,)``; an entry whose two integers are
-            equal and not negative is a duplicate. Diagonals above are never duplicates.
+            equal and not negative is a duplicate, unless it is a positive.
         columns: sums are wanted down the columns too.
         tile: rows and columns of a tile.
     """
@@ -86,11 +86,8 @@ class Layout:
             return None
         equal = [(left[i, None] == right[j]) & (left[i, None] >= 0) for left, right in sides]
         hit = reduce(torch.logical_or, equal)  # (n, k)
-        distance = (j + cols.start) - (i + rows.start).unsqueeze(1)  # (n, k)
-        if self.own:
-            hit &= distance != 0
         if self.partner is not None:
-            hit &= (distance.abs() if self.own else distance) != self.partner
+            hit &= (j + cols.start) - (i + rows.start).unsqueeze(1) != self.partner
         p, q = hit.nonzero(as_tuple=True)
         return (i[p], j[q]) if len(p) else None
 
@@ -132,6 +129,11 @@ class Scores:
 def shaped(buffer: Tensor, left: Tensor, right: Tensor) -> Tensor:
     """The ``(n, k)`` head of a flat buffer."""
     return buffer[: len(left) * len(right)].view(len(left), len(right))
+
+
+def as_scalar(value: Tensor | float) -> Tensor:
+    """A tensor; a number becomes one without dimensions, which never widens what it multiplies."""
+    return value if isinstance(value, Tensor) else torch.tensor(value, dtype=torch.float64)
 
 
 def tile_size(device: torch.device, itemsize: int, tile: int | None = None) -> int:

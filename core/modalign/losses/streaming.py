@@ -11,7 +11,7 @@ from torch.nn.functional import softplus
 
 from .once import first_order
 from .reductions import choose_shift, running_log_sums, shared_sums, underflows
-from .scores import Keys, Layout, Scores, shaped, tile_size
+from .scores import Keys, Layout, Scores, as_scalar, shaped, tile_size
 
 KEEP = 32 * 2**20
 """Bytes up to which the exponentials are kept for the backward pass instead of computed again."""
@@ -72,11 +72,6 @@ def cross_entropy(a: Tensor, b: Tensor | None, scale: Tensor | float, **options:
     return [softplus(lse - positive) for lse in (rows, columns) if lse is not None]
 
 
-def as_scalar(value: Tensor | float) -> Tensor:
-    """A tensor; a number becomes one without dimensions, which never widens what it multiplies."""
-    return value if isinstance(value, Tensor) else torch.tensor(value, dtype=torch.float64)
-
-
 class _LogSumExp(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, a: Tensor, b: Tensor, scale: Tensor, layout: Layout, kind: torch.dtype) -> Any:
@@ -110,8 +105,7 @@ class _LogSumExp(torch.autograd.Function):
         if own:  # each entry counts for its row and, mirrored, for its column
             sides[1] = sides[0]
             positive = None if positive is None else positive + positive.roll(ctx.layout.partner)
-        with torch.autocast(a.device.type, enabled=False):
-            found = _gradients(scores, sides, positive, ctx.shift, ctx.kept, ctx.needs_input_grad)
+        found = _gradients(scores, sides, positive, ctx.shift, ctx.kept, ctx.needs_input_grad)
         return *found, None, None
 
 
@@ -129,8 +123,8 @@ class _Side:
         if gradient is None or sums is None:
             return
         self.shift = sums  # (N,)
-        # A row without negatives has no gradient, whatever its sum.
-        self.weight = gradient if shift is None else (gradient / sums).masked_fill(sums == 0, 0)  # (N,)
+        # Without negatives it is infinite, but then every entry of the row is silenced.
+        self.weight = gradient if shift is None else gradient / sums  # (N,)
 
 
 def _gradients(

@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 from .once import first_order
-from .scores import Keys, Layout, Scores, shaped, tile_size
-from .streaming import as_scalar
+from .scores import Keys, Layout, Scores, as_scalar, shaped, tile_size
 
 
 def sum_softplus(
@@ -61,28 +60,27 @@ class _SumSoftplus(torch.autograd.Function):
         da = torch.zeros_like(a, dtype=kind) if needed[0] or needed[2] else None  # (N, D)
         db = torch.zeros_like(b, dtype=kind) if needed[1] else None  # (K, D)
         total, ds, dbias, zero = (torch.zeros((), dtype=kind, device=a.device) for _ in range(4))  # () each
-        with torch.autocast(a.device.type, enabled=False):
-            buffer, terms = scores.buffer(), scores.buffer()
-            for r, some, stripe in scores.stripes():
-                left = some * scale  # (n, D)
-                for c in stripe:
-                    right = b[c].to(kind)  # (k, D)
-                    x = scores.tile(left, right, buffer).add_(bias)  # (n, k)
-                    flipped = _leave_negatives(layout, x, r, c, flip)
-                    total += torch.logaddexp(x, zero, out=shaped(terms, left, right)).sum()
-                    if not any(needed):
-                        continue
-                    g = x.sigmoid_()  # (n, k)
-                    if flipped is not None:
-                        g[flipped] *= -1
-                    dbias += g.sum()
-                    if da is not None:
-                        da[r].addmm_(g, right)
-                    if db is not None:
-                        db[c].addmm_(g.T, some)
+        buffer, terms = scores.buffer(), scores.buffer()
+        for r, some, stripe in scores.stripes():
+            left = some * scale  # (n, D)
+            for c in stripe:
+                right = b[c].to(kind)  # (k, D)
+                x = scores.tile(left, right, buffer).add_(bias)  # (n, k)
+                flipped = _leave_negatives(layout, x, r, c, flip)
+                total += torch.logaddexp(x, zero, out=shaped(terms, left, right)).sum()
+                if not any(needed):
+                    continue
+                g = x.sigmoid_()  # (n, k)
+                if flipped is not None:
+                    g[flipped] *= -1
+                dbias += g.sum()
                 if da is not None:
-                    ds += (da[r] * some).sum()
-                    da[r] *= scale
+                    da[r].addmm_(g, right)
+                if db is not None:
+                    db[c].addmm_(g.T, some)
+            if da is not None:
+                ds += (da[r] * some).sum()
+                da[r] *= scale
         if db is not None:
             db *= scale
         ctx.gradients = tuple(

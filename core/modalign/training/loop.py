@@ -16,6 +16,7 @@ from modalign.contracts import Embeddings, Loss
 from modalign.space_files import weights
 
 from .gather import gather_rows, pad_tokens
+from .grad_cache import Outputs, cached_backward
 from .job import Metrics, Position, RunFailed, StageJob, steps_per_epoch
 from .optim import build_optimizer, build_schedule
 from .prefetch import Prefetcher
@@ -134,14 +135,10 @@ class Trainer:
         job, fabric = self.job, self.job.fabric
         totals: Metrics = {}
         for i, (rows, loaded) in enumerate(group):
-            with fabric.no_backward_sync(self.wrapped, enabled=i < len(group) - 1):
-                loss, parts = self._loss(rows, loaded)
-                value = float(loss.detach())
-                if not math.isfinite(value):
-                    self.optimizer.zero_grad()
-                    return self._skipped(group, value)
-                if loss.requires_grad:
-                    fabric.backward(loss / len(group))
+            value, parts = self._backward(rows, loaded, 1 / len(group), last=i == len(group) - 1)
+            if not math.isfinite(value):
+                self.optimizer.zero_grad()
+                return self._skipped(group, value)
             for name, part in {"loss": value, **parts}.items():
                 totals[name] = totals.get(name, 0.0) + part / len(group)
         self._reduce_own_gradients()
@@ -159,8 +156,10 @@ class Trainer:
         job.position.loss = totals["loss"]
         return {**totals, "grad_norm": float(norm) if norm is not None else 0.0}
 
-    def _loss(self, rows: Any, loaded: dict[str, Loaded]) -> tuple[Tensor, Metrics]:
-        """The weighted sum of the stage's losses on the global batch, and each part."""
+    def _backward(
+        self, rows: Any, loaded: dict[str, Loaded], share: float, last: bool
+    ) -> tuple[float, Metrics]:
+        """Add a batch's share of the step's gradient; the loss and its parts. Nothing if not finite."""
         fabric = self.job.fabric
         local = {
             m: Loaded(
@@ -170,7 +169,25 @@ class Trainer:
             )
             for m, x in loaded.items()
         }
-        outputs, scale = self.wrapped(local)
+
+        def loss_of(outputs: Outputs, scale: Tensor) -> tuple[Tensor, Metrics]:
+            return self._loss(rows, local, outputs, scale)
+
+        size = self.job.stage.chunk_size
+        if size is not None and size < max(len(x.present) for x in local.values()):
+            return cached_backward(fabric, self.wrapped, local, size, loss_of, share, last)
+        with fabric.no_backward_sync(self.wrapped, enabled=not last):
+            loss, parts = loss_of(*self.wrapped(local))
+            value = float(loss.detach())
+            if math.isfinite(value) and loss.requires_grad:
+                fabric.backward(loss * share)
+        return value, parts
+
+    def _loss(
+        self, rows: Any, local: dict[str, Loaded], outputs: Outputs, scale: Tensor
+    ) -> tuple[Tensor, Metrics]:
+        """The weighted sum of the stage's losses on the global batch, and each part."""
+        fabric = self.job.fabric
         if fabric.world_size > 1:
             outputs, local = self._gather(outputs, local)
         labels = None
@@ -189,9 +206,7 @@ class Trainer:
                 parts[f"loss/{name}"] = float(value.detach())
         return total, parts
 
-    def _gather(
-        self, outputs: dict[str, Any], local: dict[str, Loaded]
-    ) -> tuple[dict[str, Any], dict[str, Loaded]]:
+    def _gather(self, outputs: Outputs, local: dict[str, Loaded]) -> tuple[Outputs, dict[str, Loaded]]:
         fabric = self.job.fabric
         tokens = any("tokens" in loss.needs for loss in self.losses.values() if isinstance(loss, Loss))
         kept = {

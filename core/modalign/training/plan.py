@@ -154,6 +154,9 @@ class StagePlan(Part):
     epochs: Annotated[int, Field(ge=1)] = 10
     batch_size: Annotated[int, Field(ge=1)] = 256
     """Rows per step, over all devices."""
+    chunk_size: Annotated[int, Field(ge=1)] | None = None
+    """Rows that encoders and projection see at once, on each device, while the loss sees the whole
+    batch (GradCache): less memory for one more forward pass. None: all at once."""
     accumulate: Annotated[int, Field(ge=1)] = 1
     lr: Annotated[float, Field(gt=0)] = 1e-3
     weight_decay: Annotated[float, Field(ge=0)] = 1e-3

@@ -1,0 +1,127 @@
+"""GradCache: the gradient of a loss on the whole batch, encoders run in chunks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from modalign.contracts import Features
+
+from .reader import Loaded
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+Outputs = dict[str, dict[str, Tensor]]
+
+
+def split(loaded: Mapping[str, Loaded], size: int) -> Iterator[dict[str, Loaded]]:
+    """A batch of ``N`` rows as batches of at most ``size`` rows."""
+    total = len(next(iter(loaded.values())).present)
+    for start in range(0, total, size):
+        rows = slice(start, start + size)
+        yield {m: Loaded(_content(x, start, size), x.present[rows], x.ids[rows]) for m, x in loaded.items()}
+
+
+def _content(loaded: Loaded, start: int, size: int) -> Any:
+    """The content holds present rows only: count those before the chunk and in it."""
+    first = int(loaded.present[:start].sum())
+    last = first + int(loaded.present[start : start + size].sum())
+    if loaded.content is None or first == last:
+        return None
+    if isinstance(loaded.content, Features):
+        return Features(loaded.content.tokens[first:last], loaded.content.mask[first:last])
+    return {name: tensor[first:last] for name, tensor in loaded.content.items()}
+
+
+def join(parts: list[Outputs]) -> Outputs:
+    """Outputs of chunks as one batch; token sequences get the longest one's length."""
+    joined: Outputs = {}
+    for m in parts[0]:
+        joined[m] = {}
+        for key in parts[0][m]:
+            tensors = [part[m][key] for part in parts]
+            if key in ("tokens", "masks"):
+                longest = max(t.shape[1] for t in tensors)
+                tensors = [_lengthen(t, longest) for t in tensors]
+            joined[m][key] = torch.cat(tensors)
+    return joined
+
+
+def _lengthen(tensor: Tensor, length: int) -> Tensor:
+    more = length - tensor.shape[1]
+    return nn.functional.pad(tensor, (0, 0, 0, more) if tensor.ndim == 3 else (0, more)) if more else tensor
+
+
+def cached_backward(
+    fabric: Fabric,
+    model: Any,
+    loaded: Mapping[str, Loaded],
+    size: int,
+    loss_of: Callable[[Outputs, Tensor], tuple[Tensor, Any]],
+    share: float,
+    last: bool,
+) -> tuple[float, Any]:
+    """Embed without gradient, take the loss's gradient by embedding, then run chunks again with it.
+
+    Gao et al., "Scaling Deep Contrastive Learning Batch Size under Memory Limited Setup", arXiv
+    2101.06983. Generators are replayed, so that both passes of a chunk see the same dropout. Memory
+    is that of one chunk, for one more forward pass.
+
+    Inputs:
+        model: returns outputs and scale for a batch; wrapped by Fabric.
+        size: rows per chunk.
+        loss_of: the loss of joined outputs and scale, and what else to return.
+        share: what the loss is multiplied by before its gradient is taken.
+        last: whether the optimiser steps after this batch, so that devices must agree.
+
+    Returns the loss's value (no gradient is left behind if it is not finite) and the rest.
+    """
+    chunks = list(split(loaded, size))
+    states, parts = [], []
+    with torch.no_grad():
+        for chunk in chunks:
+            states.append(_generators())
+            outputs, scale = model(chunk)
+            parts.append(outputs)
+    leaves = {
+        m: {k: t.detach().requires_grad_(t.is_floating_point()) for k, t in out.items()}
+        for m, out in join(parts).items()
+    }
+    scale = scale.detach().requires_grad_()
+    loss, rest = loss_of(leaves, scale)
+    value = float(loss.detach())
+    if not math.isfinite(value) or not loss.requires_grad:
+        return value, rest
+    fabric.backward(loss * share)
+    start = 0
+    for i, (chunk, state) in enumerate(zip(chunks, states, strict=True)):
+        stop = start + len(next(iter(chunk.values())).present)
+        _set_generators(state)
+        with fabric.no_backward_sync(model, enabled=not last or i < len(chunks) - 1):
+            outputs, again = model(chunk)
+            pull = again * scale.grad if i == 0 and scale.grad is not None else again * 0.0
+            for m, out in outputs.items():
+                for key, tensor in out.items():
+                    grad = leaves[m][key].grad
+                    if grad is not None and tensor.requires_grad:
+                        # Only padding lies beyond the chunk's own length.
+                        pull = pull + (tensor * grad[start:stop, : tensor.shape[1]]).sum()
+            if pull.requires_grad:
+                pull.backward()
+        start = stop
+    return value, rest
+
+
+def _generators() -> tuple[Tensor, list[Tensor]]:
+    return torch.get_rng_state(), torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+
+
+def _set_generators(state: tuple[Tensor, list[Tensor]]) -> None:
+    torch.set_rng_state(state[0])
+    if state[1]:
+        torch.cuda.set_rng_state_all(state[1])
