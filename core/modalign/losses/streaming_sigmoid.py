@@ -83,16 +83,18 @@ class _SumSoftplus(torch.autograd.Function):
                 da[r] *= scale
         if db is not None:
             db *= scale
+        ctx.save_for_backward(a, b, scale, bias)
         ctx.gradients = tuple(
-            None if g is None or not need else g.to(like).reshape(like.shape)
-            for g, need, like in zip((da, db, ds, dbias), needed, (a, b, scale, bias), strict=False)
+            g if need else None for g, need in zip((da, db, ds, dbias), needed, strict=False)
         )
         return total
 
     @staticmethod
     @first_order
     def backward(ctx: Any, gradient: Tensor) -> Any:
-        return *(None if g is None else g * gradient.to(g) for g in ctx.gradients), None, None, None
+        pairs = zip(ctx.gradients, ctx.saved_tensors, strict=True)
+        found = (None if g is None else (g * gradient).to(x).reshape(x.shape) for g, x in pairs)
+        return *found, None, None, None
 
 
 def _leave_negatives(

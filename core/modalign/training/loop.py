@@ -30,7 +30,10 @@ class Trainer:
 
     def __init__(self, job: StageJob) -> None:
         self.job = job
-        self.model = StageModel(job.space, job.trained, 1 / job.plan.space.temperature.min)
+        needs = frozenset[str]().union(*(loss.needs for _, loss in job.losses.values()))
+        self.model = StageModel(
+            job.space, job.trained, 1 / job.plan.space.temperature.min, teacher="teacher" in needs
+        )
         self.losses = nn.ModuleDict({name: loss for name, (_, loss) in job.losses.items()})
         self.losses.to(job.fabric.device)
         for _, loss in job.losses.values():

@@ -64,13 +64,18 @@ def hash_parts(space: Space) -> dict[str, str]:
 
 
 class StageModel(nn.Module):
-    """A space in one stage: batches of several modalities to embeddings, frozen parts in eval mode."""
+    """A space in one stage: batches of several modalities to embeddings, frozen parts in eval mode.
 
-    def __init__(self, space: Space, trained: Trained, max_scale: float) -> None:
+    Inputs:
+        teacher: whether losses want the frozen encoders' own features.
+    """
+
+    def __init__(self, space: Space, trained: Trained, max_scale: float, teacher: bool = False) -> None:
         super().__init__()
         self.space = space
         self.trained = trained
         self.max_scale = max_scale
+        self.teacher = teacher
         space.requires_grad_(False)
         for part, tensors in space.parts():
             if part in trained:
@@ -113,7 +118,10 @@ class StageModel(nn.Module):
                 (p.sum() * 0.0 for p in self.parameters() if p.requires_grad), torch.zeros((), device=device)
             )
             empty = torch.zeros(n, 1, self.space.dim, device=device) + nothing
-            return {"vectors": empty[:, 0], "tokens": empty, "masks": empty[..., 0].bool()}
+            full = {"vectors": empty[:, 0], "tokens": empty, "masks": empty[..., 0].bool()}
+            if self._teaches(name):
+                full["teacher"] = torch.zeros(n, self.space.entry(name).width, device=device)
+            return full
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.trained.moves(name)):
             features = loaded.content
             if not isinstance(features, Features):
@@ -123,12 +131,18 @@ class StageModel(nn.Module):
             out = self.space.project(name, features)
         rows = loaded.present.nonzero()[:, 0]
         full = {"vectors": out.vectors, "tokens": out.tokens, "masks": out.mask, **out.extra}
+        if self._teaches(name):
+            real = features.mask.unsqueeze(-1)  # (n, T, 1)
+            full["teacher"] = ((features.tokens * real).sum(1) / real.sum(1)).detach()  # (n, W)
         if len(rows) == n:
             return full
         return {
             key: value.new_zeros(n, *value.shape[1:]).index_copy(0, rows, value)
             for key, value in full.items()
         }
+
+    def _teaches(self, name: str) -> bool:
+        return self.teacher and f"encoder:{name}" not in self.trained
 
     def scale(self) -> Tensor:
         """1 / temperature, no larger than the plan allows."""
@@ -143,7 +157,8 @@ def embeddings(
     labels: Tensor | None,
 ) -> Embeddings:
     """What the losses of a stage are given, in float32."""
-    known = {"vectors", "tokens", "masks"}
+    known = {"vectors", "tokens", "masks", "teacher"}
+    teacher = {m: out["teacher"].float() for m, out in outputs.items() if "teacher" in out}
     return Embeddings(
         vectors={m: out["vectors"].float() for m, out in outputs.items()},
         tokens={m: out["tokens"].float() for m, out in outputs.items() if "tokens" in out},
@@ -156,6 +171,7 @@ def embeddings(
         },
         present={m: loaded.present for m, loaded in inputs.items()},
         ids={m: loaded.ids for m, loaded in inputs.items()},
+        teacher=teacher or None,
         scale=scale.float(),
         pairs=pairs,
         labels=labels,

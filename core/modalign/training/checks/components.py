@@ -13,6 +13,10 @@ from ..plan import Plan, StagePlan
 from ..plan_file import Place, Problem
 from .prepared import Meaning, component, modality_component
 
+HINTS = {
+    "labels": "; name the label's column in data.label",
+    "teacher": "; align a modality whose encoder is frozen",
+}
 ALWAYS = frozenset({"tokens", "ids"})
 """What every loss can have."""
 
@@ -56,6 +60,8 @@ def check_losses(plan: Plan, start: Space | None, stage: StagePlan, here: Place)
     have = set(ALWAYS)
     if data is not None and any(source.label for source in data.sources()):
         have.add("labels")
+    if any(m not in plan.modalities or not plan.modalities[m].trainable for m in stage.align):
+        have.add("teacher")  # the features of a frozen encoder
     try:
         projection = (
             type(start.projection) if start else loader.load("projections", plan.space.projection.name)
@@ -73,7 +79,7 @@ def check_losses(plan: Plan, start: Space | None, stage: StagePlan, here: Place)
         wrong = spec.check(target)
         yield from (Meaning(place, text) for text in wrong)
         for need in sorted(target.needs - have):
-            hint = "; name the label's column in data.label" if need == "labels" else ""
+            hint = HINTS.get(need, "")
             yield Meaning(place, f"needs '{need}', which this plan does not give it{hint}")
         if not wrong:
             try:
