@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
-from types import ModuleType
 
 import torch
-from modalign import Embeddings
-from modalign.losses import InfoNCE
+from modalign import Embeddings, Loss
+from modalign.losses import DCL, InfoNCE, NTXent, SigLIP, SupCon
+from peers import peer
 from torch import Tensor
 from torch.nn.functional import normalize
 
@@ -58,42 +57,97 @@ def pairs(n: int, d: int = 512) -> Inputs:
     }
 
 
-def two(x: Inputs) -> Embeddings:
-    return Embeddings({"a": x["a"], "b": x["b"]}, scale=x["scale"])
+def ours(loss: Loss, unit: bool = False) -> Run:
+    """``unit``: make rows unit first, where a peer does so itself."""
+
+    def run(x: Inputs) -> Tensor:
+        vectors = {m: normalize(x[m], dim=1) if unit else x[m] for m in ("a", "b")}
+        return loss(Embeddings(vectors, scale=x.get("scale", 1.0), labels=x.get("labels")))
+
+    return run
 
 
-def peer_file(package: str, path: str) -> ModuleType:
-    """One file of an installed package, without importing the package (which may need much more)."""
-    found = importlib.util.find_spec(package)
-    if found is None or found.origin is None:
-        raise ModuleNotFoundError(f"not installed: {package}")
-    file = Path(found.origin).parent / path
-    spec = importlib.util.spec_from_file_location(f"{package}_{file.stem}", file)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def infonce() -> Run:
-    loss = InfoNCE()
-    return lambda x: loss(two(x))
+def with_labels(n: int) -> Inputs:
+    """The same, with 16 classes."""
+    return {**pairs(n), "labels": torch.arange(n) % 16}
 
 
 def clip_loss() -> Run:
-    loss = peer_file("open_clip", "loss.py").ClipLoss()
+    loss = peer("open_clip", "loss.py").ClipLoss()
     return lambda x: loss(x["a"], x["b"], x["scale"])
 
+
+def siglip_loss() -> Run:
+    loss, bias = peer("open_clip", "loss.py").SigLipLoss(), torch.tensor(-10.0)
+    return lambda x: loss(x["a"], x["b"], x["scale"], bias)
+
+
+def lightly_nt_xent() -> Run:
+    file = peer("lightly", "loss/ntx_ent_loss.py", {"torchvision.ops": "StochasticDepth"})
+    loss = file.NTXentLoss(0.07)
+    return lambda x: loss(x["a"], x["b"])
+
+
+def lightly_dcl(name: str) -> Run:
+    loss = getattr(peer("lightly", "loss/dcl_loss.py"), name)(0.07)
+    return lambda x: loss(x["a"], x["b"])
+
+
+def metric_learning(name: str) -> Run:
+    losses = importlib.import_module("pytorch_metric_learning.losses")
+    loss = getattr(losses, name)(0.07)
+
+    def run(x: Inputs) -> Tensor:
+        labels = x.get("labels", torch.arange(len(x["a"])))  # (N,)
+        return loss(torch.cat([x["a"], x["b"]]), labels.repeat(2))
+
+    return run
+
+
+CLIP, SIGLIP = "open_clip ClipLoss", "open_clip SigLipLoss"
+NT_XENT, PML_NT_XENT = "lightly NTXentLoss", "pytorch-metric-learning NTXentLoss"
+SUPCON = "pytorch-metric-learning SupConLoss"
 
 CASES: list[Case] = [
     Case(
         "infonce",
         pairs,
-        infonce,
-        {"open_clip ClipLoss": clip_loss},
+        lambda: ours(InfoNCE()),
+        {CLIP: clip_loss},
         sizes=(256, 1024, 4096, 8192, 65536),
         quick=(256, 1024),
-        peer_sizes={"open_clip ClipLoss": (256, 1024, 4096, 8192)},
+        peer_sizes={CLIP: (256, 1024, 4096, 8192)},
+    ),
+    Case(
+        "siglip",
+        pairs,
+        lambda: ours(SigLIP(None, -10.0, learn=False)),
+        {SIGLIP: siglip_loss},
+        sizes=(1024, 4096, 8192),
+    ),
+    Case(
+        "nt_xent",
+        pairs,
+        lambda: ours(NTXent(0.07), unit=True),
+        {NT_XENT: lightly_nt_xent, PML_NT_XENT: lambda: metric_learning("NTXentLoss")},
+        sizes=(128, 1024, 4096),
+        quick=(128,),
+        peer_sizes={PML_NT_XENT: (128,)},
+    ),
+    Case(
+        "supcon",
+        with_labels,
+        lambda: ours(SupCon(0.07), unit=True),
+        {SUPCON: lambda: metric_learning("SupConLoss")},
+        sizes=(1024, 2048),
+    ),
+    Case(
+        "dcl", pairs, lambda: ours(DCL(0.07), unit=True), {"lightly DCLLoss": lambda: lightly_dcl("DCLLoss")}
+    ),
+    Case(
+        "dcl, weighted",
+        pairs,
+        lambda: ours(DCL(0.07, weighted=True), unit=True),
+        {"lightly DCLWLoss": lambda: lightly_dcl("DCLWLoss")},
     ),
 ]

@@ -86,7 +86,7 @@ def measure(case: Case, size: int, who: str, options: argparse.Namespace) -> Res
     torch.set_num_threads(options.threads)
     resource.setrlimit(resource.RLIMIT_DATA, (int(options.memory * 2**30), -1))
     run = case.implementations(size)[who]()
-    run(case.inputs(16)).backward()  # threads and libraries are up before memory is read
+    run(case.inputs(32)).backward()  # threads and libraries are up before memory is read
     x = case.inputs(size)
     before = psutil.Process().memory_info().rss
     forget_peak()
