@@ -253,7 +253,9 @@ def readme_commands() -> list[str]:
     pages = [*ROOT.glob("README.md"), *ROOT.glob("plugins/*/README.md"), *ROOT.glob("docs/**/*.md")]
     for page in sorted(pages):
         for block in re.findall(r"```console\n(.*?)```", page.read_text(), re.DOTALL):
-            lines = [line.strip().removeprefix("$ ") for line in block.replace("\\\n", " ").splitlines()]
+            lines = [line.strip() for line in block.replace("\\\n", " ").splitlines()]
+            if any(line.startswith("$ ") for line in lines):  # the others are what is printed
+                lines = [line.removeprefix("$ ") for line in lines if line.startswith("$ ")]
             found += [line for line in lines if re.match(r"(\.venv/bin/)?modalign( |$)", line)]
     return found
 
