@@ -99,7 +99,7 @@ def test_the_main_metric_is_the_first_of_each_task():
 
 def test_importing_the_event_plugins_imports_none_of_their_libraries():
     code = (
-        "import sys, modalign.training.progress, modalign.training.tracking\n"
+        "import sys, modalign.training.progress, modalign.training.track.tracking\n"
         "print(sorted({'rich', 'mlflow', 'psutil'} & set(sys.modules)))"
     )
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)

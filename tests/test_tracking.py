@@ -20,8 +20,8 @@ import pytest
 from mlflow import MlflowClient
 from modalign.contracts.run import Run, Stage
 from modalign.training.metric_log import MetricLog, read_metrics
-from modalign.training.mlflow_points import Point, Points
-from modalign.training.tracking import Tracking
+from modalign.training.track.points import Point, Points
+from modalign.training.track.tracking import Tracking
 
 PLAN = {"name": "demo", "stages": [{"name": "image-text", "lr": 0.1}], "long": "x" * 9000}
 VERSIONS = {"modalign": "0.1.0", "torch": "2.11", "modalign-audio": "0.3.1"}

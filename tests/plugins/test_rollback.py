@@ -36,6 +36,7 @@ def verbs_work(environment: Environment) -> None:
 def test_a_plugin_that_fails_leaves_no_trace(environment, wheel):
     """One environment, one failure after the other; a helper that another version replaces comes back."""
     put(environment, "acme-helper", code="version = 1", points=HELPER, requires=())
+    put(environment, "acme-b", version="0.5", code="raise RuntimeError('an old boom')")
     wheel("acme-helper", version="2.0", code="version = 2", points=HELPER, requires=())
     before = environment.state()
     needs_helper = (FENCE, "acme-helper>=2")

@@ -160,7 +160,7 @@ def listeners(run: Context) -> AbstractContextManager[None]:
     if not run.fabric.is_global_zero:
         return nullcontext()
     from .progress import Progress
-    from .tracking import Tracking
+    from .track.tracking import Tracking
 
     ours: dict[str, object] = {"progress": Progress(quiet=not log.isEnabledFor(logging.INFO))}
     if run.plan.track.uri is not None:

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from .mlflow_names import redact
+from .names import redact
 
 log = logging.getLogger("modalign.tracking")
 

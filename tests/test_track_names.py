@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from mlflow.utils.validation import _validate_length_limit, _validate_metric_name
-from modalign.training.mlflow_names import MAX_NAME, flatten, mlflow_name, redact
+from modalign.training.track.names import MAX_NAME, flatten, mlflow_name, redact
 
 # Names made of the pieces that are treated specially are the likeliest to collide.
 pieces = st.sampled_from(

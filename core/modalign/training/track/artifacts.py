@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from .mlflow_names import redact
+from .names import redact
 
 FILES = ("plan.yaml", "report.json", "report.html", "quarantine.csv")
 FOLDERS = ("figures", "space")

@@ -7,14 +7,14 @@ from collections import Counter, deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from .metric_log import read_from
-from .mlflow_artifacts import artifacts, upload
-from .mlflow_client import DeletedError, describe
-from .mlflow_names import mlflow_name, redact
-from .mlflow_points import Point
-from .mlflow_record import RunRecord, now
-from .mlflow_runs import ATTEMPTS, Runs
-from .mlflow_sender import GivenUpError, unreachable
+from ..metric_log import read_from
+from .artifacts import artifacts, upload
+from .client import DeletedError, describe
+from .names import mlflow_name, redact
+from .points import Point
+from .record import RunRecord, now
+from .runs import ATTEMPTS, Runs
+from .sender import GivenUpError, unreachable
 
 if TYPE_CHECKING:
     from modalign.contracts import Run

@@ -6,7 +6,7 @@ import getpass
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from .mlflow_names import flatten, mlflow_name, redact
+from .names import flatten, mlflow_name, redact
 
 if TYPE_CHECKING:
     from modalign.contracts import Run

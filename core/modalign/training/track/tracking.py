@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 from modalign.plugin.component import hookimpl
 
-from .mlflow_mirror import Mirror
-from .mlflow_names import redact
-from .mlflow_record import RunRecord, now
-from .mlflow_sender import Sender, log
+from .mirror import Mirror
+from .names import redact
+from .record import RunRecord, now
+from .sender import Sender, log
 from .system_metrics import SystemMetrics
 
 if TYPE_CHECKING:

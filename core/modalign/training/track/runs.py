@@ -6,10 +6,10 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from .mlflow_client import DeletedError, connect, experiment_id, find, find_or_make
-from .mlflow_points import Points
-from .mlflow_record import RunRecord, StageRecord
-from .mlflow_sender import GivenUpError, unreachable
+from .client import DeletedError, connect, experiment_id, find, find_or_make
+from .points import Points
+from .record import RunRecord, StageRecord
+from .sender import GivenUpError, unreachable
 
 log = logging.getLogger("modalign.tracking")
 
