@@ -257,3 +257,16 @@ def test_the_run_folder_is_complete(plan: Plan, in_tmp: Path) -> None:
     page = (folder / "report.html").read_text()
     assert "retrieval:audio-&gt;image" in page
     assert "http" not in page.lower().replace("http-equiv", "")
+
+
+def test_mixed_precision_keeps_weights_in_float32(plan: Plan, in_tmp: Path) -> None:
+    plan["fabric"]["precision"] = "bf16-mixed"
+    modalign.align(plan, out="mixed")
+    plan["fabric"]["precision"] = "32-true"
+    modalign.align(plan, out="single")
+    stages = [report(Path(run))["stages"] for run in ("mixed", "single")]
+    assert [s["loss"] for s in stages[0]] == pytest.approx([s["loss"] for s in stages[1]], rel=0.05)
+    assert [s["loss"] for s in stages[0]] != [s["loss"] for s in stages[1]]
+    weights = load_file("mixed/space/model.safetensors").values()
+    assert {w.dtype for w in weights if w.is_floating_point()} == {torch.float32}
+    assert stages[0][1]["unchanged"] == stages[1][1]["unchanged"]

@@ -109,6 +109,10 @@ BAD: dict[str, tuple[Callable[[Plan], None], list[str]]] = {
         _set("stages", 0, "select", to={"task": "retrieval:audio->image"}),
         ["stages.0.select.task", "audio", "not aligned"],
     ),
+    "precision that would change frozen weights": (
+        _set("fabric", "precision", to="bf16-true"),
+        ["fabric.precision", "bf16-mixed"],
+    ),
     "no stages": (_set("stages", to=[]), ["stages", "no stages"]),
 }
 

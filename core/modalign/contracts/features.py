@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 
-@dataclass(frozen=True)
+@dataclass  # not frozen: Fabric rebuilds it when it converts inputs to another precision
 class Features:
     """What an encoder says about a batch, token by token.
 

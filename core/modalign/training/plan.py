@@ -209,7 +209,8 @@ class FabricPlan(Part):
     accelerator: str = "auto"
     devices: int | str | list[int] = 1
     strategy: str = "auto"
-    precision: str | int = "32-true"
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    """Weights stay in float32 whatever is chosen, so that what is frozen stays the same to the bit."""
     num_nodes: Annotated[int, Field(ge=1)] = 1
 
 

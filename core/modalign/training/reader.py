@@ -27,7 +27,7 @@ MEMO_BYTES = 512 * 2**20
 """Decoded items kept in memory, per modality."""
 
 
-@dataclass(frozen=True)
+@dataclass  # not frozen: Fabric rebuilds it when it converts inputs to another precision
 class Loaded:
     """One modality of a batch of ``N`` rows.
 
