@@ -32,6 +32,11 @@ def register_losses() -> list[Component]:
             "cwcl", "modalign.losses.cwcl:CWCL", "positives weighted by a frozen encoder's similarities"
         ),
         Component(
+            "late_interaction",
+            "modalign.losses.late_interaction:LateInteraction",
+            "FILIP: every token looks for its best match",
+        ),
+        Component(
             "symile",
             "modalign.losses.symile:Symile",
             "all modalities in one product: sees what no pair shows",

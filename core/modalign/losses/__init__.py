@@ -5,6 +5,7 @@ from .cwcl import CWCL
 from .dcl import DCL
 from .gram import GRAM
 from .infonce import InfoNCE
+from .late_interaction import LateInteraction
 from .nt_xent import NTXent
 from .siglip import SigLIP
 from .supcon import SupCon
@@ -18,6 +19,7 @@ __all__ = [
     "GRAM",
     "Alignment",
     "InfoNCE",
+    "LateInteraction",
     "NTXent",
     "SigLIP",
     "SupCon",
