@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
@@ -100,7 +101,7 @@ def roll_back(journal: Journal) -> list[str]:
         gone = {Path(file) for file in files}
         if now is not None and now.version == version:
             gone |= set(files_of(now))
-        remove(gone | set(_left_by(name, journal)))
+        remove(gone | set(_left_by(name, version, journal)))
     for name, version, kept in journal.backups:
         now = own(name)
         if name not in moved_on and (now is None or now.version == version):
@@ -129,16 +130,18 @@ def files_of(distribution: metadata.Distribution) -> list[Path]:
     return [file for file in found if inside(file)]
 
 
-def _left_by(name: str, journal: Journal) -> list[Path]:
-    """New files at the top of the environment that carry a distribution's name: links of folders."""
+def _left_by(name: str, version: str, journal: Journal) -> list[Path]:
+    """What a link to a folder has left, if it was cut short before its record was written."""
     word = name.replace("-", "_")
-    return [
-        file
-        for folder in _folders()
-        for each in _names(folder) - set(journal.listing.get(str(folder), ()))
-        if word in each.replace("-", "_").replace(".", "_").lower()
-        for file in ([folder / each] if (folder / each).is_file() else (folder / each).rglob("*"))
-    ]
+    link = re.compile(rf"(_editable_impl_|__editable__[._]*)?{word}([-_.]\d.*)?\.(pth|py)", re.IGNORECASE)
+    found = []
+    for folder in _folders():
+        for each in _names(folder) - set(journal.listing.get(str(folder), ())):
+            if each.replace("-", "_").lower() == f"{word}_{version}.dist_info".replace("-", "_").lower():
+                found += list((folder / each).rglob("*"))
+            elif link.fullmatch(each):
+                found.append(folder / each)
+    return found
 
 
 def _folders() -> list[Path]:
