@@ -1,8 +1,8 @@
 """Speed and memory of our losses beside their peers: ``python benchmarks/losses.py [--quick] [CASE ...]``.
 
 Each measurement is a fresh process with the same inputs and threads: loss and backward, the fastest
-of several runs, and the peak of resident memory above what inputs and libraries already took (the
-gradients themselves are part of it, for everyone). Prints a Markdown table.
+of several runs (CPU seconds count all threads, waiting ones too), and the peak of resident memory
+above what inputs and libraries already took (the gradients themselves are part of it, for everyone). Prints a Markdown table.
 """
 
 from __future__ import annotations
@@ -35,12 +35,14 @@ def main() -> None:
     print(
         f"torch {torch.__version__}, {options.threads} threads, load {os.getloadavg()[0]:.1f} at the start\n"
     )
-    print("| loss | N | | value | seconds | × ours | extra MB | × ours | gradient differs by |")
-    print("|---|---|---|---|---|---|---|---|---|")
+    print(
+        "| loss | N | | value | seconds | × ours | CPU seconds | × ours | extra MB | × ours | gradient differs by |"
+    )
+    print("|---|---|---|---|---|---|---|---|---|---|---|")
     for case in CASES:
         if options.cases and case.name not in options.cases:
             continue
-        for size in case.quick if options.quick else case.sizes:
+        for size in options.sizes or (case.quick if options.quick else case.sizes):
             with tempfile.TemporaryDirectory() as folder:
                 results = {who: fresh(case, size, who, options, folder) for who in case.implementations(size)}
                 for who, result in results.items():
@@ -52,6 +54,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("cases", nargs="*", help=f"of {', '.join(case.name for case in CASES)}")
     parser.add_argument("--quick", action="store_true", help="small sizes only")
+    parser.add_argument("--sizes", type=int, nargs="+", metavar="N", help="these sizes only")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seconds", type=float, default=300, help="given up after so many")
     parser.add_argument("--memory", type=float, default=8, help="and when more GB are asked for")
@@ -91,14 +94,16 @@ def measure(case: Case, size: int, who: str, options: argparse.Namespace) -> Res
     before = psutil.Process().memory_info().rss
     forget_peak()
     seconds: list[float] = []
+    cpu: list[float] = []
     value, extra = 0.0, 0
     while len(seconds) < 2 or (len(seconds) < 9 and sum(seconds) < 20):
         for leaf in x.values():
             leaf.grad = None
-        start = time.perf_counter()
+        start, used = time.perf_counter(), time.process_time()
         loss = run(x)
         loss.backward()
         seconds.append(time.perf_counter() - start)
+        cpu.append(time.process_time() - used)
         if len(seconds) == 1:
             value, extra = float(loss), peak() - before
         del loss
@@ -106,7 +111,7 @@ def measure(case: Case, size: int, who: str, options: argparse.Namespace) -> Res
             break
     found = {k: v.grad for k, v in x.items() if v.grad is not None}
     torch.save(found, gradients(Path(options.gradients), who))
-    return {"value": value, "seconds": min(seconds), "extra": extra / 2**20}
+    return {"value": value, "seconds": min(seconds), "cpu": min(cpu), "extra": extra / 2**20}
 
 
 def gradients(folder: Path, who: str) -> Path:
@@ -126,13 +131,18 @@ def peak() -> int:
 def line(case: Case, size: int, who: str, found: Result, ours: Result, folder: Path) -> str:
     head = f"| {case.name} | {size:,} | {who} |"
     if "failed" in found:
-        return f"{head} | {found['failed']} | | | | |"
-    body = f"{head} {found['value']:.6f} | {found['seconds']:.3f} |"
-    if who == OURS or "failed" in ours:
-        return f"{body} | {found['extra']:.0f} | | |"
-    faster, smaller = found["seconds"] / ours["seconds"], found["extra"] / max(ours["extra"], 0.1)
-    away = difference(torch.load(gradients(folder, OURS)), torch.load(gradients(folder, who)))
-    return f"{body} {faster:.1f} | {found['extra']:.0f} | {smaller:.1f} | {away:.0e} |"
+        return f"{head} | {found['failed']} | | | | | | |"
+    cells = [f"{head} {found['value']:.6f}"]
+    alone = who == OURS or "failed" in ours
+    for key, form in (("seconds", ".3f"), ("cpu", ".3f"), ("extra", ".0f")):
+        ratio = "" if alone else f"{found[key] / max(ours[key], 1e-9):.1f}"
+        cells += [f"{found[key]:{form}}", ratio]
+    away = (
+        difference(torch.load(gradients(folder, OURS)), torch.load(gradients(folder, who)))
+        if not alone
+        else 0
+    )
+    return " | ".join([*cells, "" if alone else f"{away:.0e}"]) + " |"
 
 
 def difference(a: Inputs, b: Inputs) -> float:
