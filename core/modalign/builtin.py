@@ -37,6 +37,11 @@ def register_losses() -> list[Component]:
             "FILIP: every token looks for its best match",
         ),
         Component(
+            "momentum",
+            "modalign.losses.momentum:Momentum",
+            "MoCo: keys of a slow copy, and a queue of earlier ones",
+        ),
+        Component(
             "symile",
             "modalign.losses.symile:Symile",
             "all modalities in one product: sees what no pair shows",

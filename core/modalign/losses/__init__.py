@@ -6,6 +6,7 @@ from .dcl import DCL
 from .gram import GRAM
 from .infonce import InfoNCE
 from .late_interaction import LateInteraction
+from .momentum import Momentum
 from .nt_xent import NTXent
 from .siglip import SigLIP
 from .supcon import SupCon
@@ -20,6 +21,7 @@ __all__ = [
     "Alignment",
     "InfoNCE",
     "LateInteraction",
+    "Momentum",
     "NTXent",
     "SigLIP",
     "SupCon",

@@ -32,6 +32,8 @@ def example_embeddings(loss: Loss, modalities: int = 2, n: int = 8, seed: int = 
         mask = torch.arange(t) < torch.randint(1, t + 1, (n, 1))  # (N, T)
         known = {"tokens", "labels", "relevance", "teacher"}
         extra = {k: {m: 0.1 * torch.randn(n, d) for m in names} for k in sorted(loss.needs - known)}
+        if "momentum" in loss.needs:  # keys are embeddings too
+            extra["momentum"] = {m: normalize(shared + 0.3 * torch.randn(n, d), dim=1) for m in names}
     return Embeddings(
         vectors,
         scale=10.0,

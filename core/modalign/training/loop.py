@@ -18,6 +18,7 @@ from modalign.space_files import weights
 from .gather import gather_rows, pad_tokens
 from .grad_cache import Outputs, cached_backward
 from .job import Metrics, Position, RunFailed, StageJob, steps_per_epoch
+from .key_tower import build_key_tower
 from .optim import build_optimizer, build_schedule
 from .prefetch import Prefetcher
 from .reader import Loaded, to_device
@@ -45,6 +46,7 @@ class Trainer:
         steps = steps_per_epoch(job.stage, job.epochs) * job.stage.epochs
         self.schedule = build_schedule(job.stage, optimizer, steps)
         self.wrapped, self.optimizer = job.fabric.setup(self.model, optimizer)
+        self.tower = build_key_tower(self.model, [loss for _, loss in job.losses.values()])
         self.pairs = stage_pairs(job.stage, job.trained)
         self.best_weights: dict[str, Tensor] | None = None
 
@@ -60,6 +62,7 @@ class Trainer:
             "rng": rng_state(),
             "position": asdict(self.job.position),
             "best_weights": self.best_weights,
+            "tower": self.tower.state() if self.tower else None,
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -70,6 +73,8 @@ class Trainer:
         self.schedule.load_state_dict(state["schedule"])
         self.job.position = Position(**state["position"])
         self.best_weights = state["best_weights"]
+        if self.tower:
+            self.tower.restore(state["tower"])
         restore_rng(state["rng"])
 
     # Training ------------------------------------------------------------------------------
@@ -156,6 +161,8 @@ class Trainer:
         self.schedule.step()
         for _, module in job.losses.values():
             module.after_step()
+        if self.tower:
+            self.tower.update(self.model)
         job.position.loss = totals["loss"]
         return {**totals, "grad_norm": float(norm) if norm is not None else 0.0}
 
@@ -191,6 +198,9 @@ class Trainer:
     ) -> tuple[Tensor, Metrics]:
         """The weighted sum of the stage's losses on the global batch, and each part."""
         fabric = self.job.fabric
+        if self.tower:
+            with fabric.autocast():
+                outputs = self.tower.with_keys(local, outputs, self.job.stage.chunk_size)
         if fabric.world_size > 1:
             outputs, local = self._gather(outputs, local)
         labels = None

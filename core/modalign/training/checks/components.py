@@ -17,7 +17,7 @@ HINTS = {
     "labels": "; name the label's column in data.label",
     "teacher": "; align a modality whose encoder is frozen",
 }
-ALWAYS = frozenset({"tokens", "ids"})
+ALWAYS = frozenset({"tokens", "ids", "momentum"})
 """What every loss can have."""
 
 
