@@ -17,7 +17,9 @@ Plan = dict[str, Any]
 OPTIONS: dict[str, dict[str, Any]] = {
     "symile": {"negatives": "all"},
     "cwcl": {"pairs": [["text", "image"], ["text", "audio"]]},  # only text has a frozen encoder
+    "momentum": {"queue": 16, "momentum": 0.9, "temperature": None},
 }
+EPOCHS = {"momentum": 12}  # candidates grow until the queue is full, and so does the loss
 LOSSES = [offer.component.name for offer in loader.components("losses") if offer.distribution == "modalign"]
 
 
@@ -37,6 +39,7 @@ def holes(plan: Plan, in_tmp: Path, digits: Path) -> Plan:
 @pytest.mark.parametrize("name", LOSSES)
 def test_each_loss_trains(name: str, holes: Plan) -> None:
     holes["stages"][0]["losses"] = {name: {"weight": 1.0, **OPTIONS.get(name, {})}}
+    holes["stages"][0]["epochs"] = EPOCHS.get(name, 3)
     modalign.align(holes)
     lines = Path("runs/tiny/metrics.jsonl").read_text().splitlines()
     steps = [json.loads(line)["metrics"] for line in lines if '"lr"' in line]

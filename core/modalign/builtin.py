@@ -42,6 +42,11 @@ def register_losses() -> list[Component]:
             "MoCo: keys of a slow copy, and a queue of earlier ones",
         ),
         Component(
+            "multiview",
+            "modalign.losses.multiview:Multiview",
+            "CMC: InfoNCE with one anchor or over all pairs, weighted",
+        ),
+        Component(
             "symile",
             "modalign.losses.symile:Symile",
             "all modalities in one product: sees what no pair shows",

@@ -7,6 +7,7 @@ from .gram import GRAM
 from .infonce import InfoNCE
 from .late_interaction import LateInteraction
 from .momentum import Momentum
+from .multiview import Multiview
 from .nt_xent import NTXent
 from .siglip import SigLIP
 from .supcon import SupCon
@@ -22,6 +23,7 @@ __all__ = [
     "InfoNCE",
     "LateInteraction",
     "Momentum",
+    "Multiview",
     "NTXent",
     "SigLIP",
     "SupCon",
