@@ -34,6 +34,7 @@ def test_a_plugin_comes_and_goes(environment, wheel):
     assert environment.state() == before
 
 
+@pytest.mark.slow
 def test_up_and_down_and_what_is_there_already(environment, wheel, catalogue):
     old, new = wheel("acme-one", version="1.0"), wheel("acme-one", version="2.0")
     entry = {
@@ -67,6 +68,7 @@ def test_up_and_down_and_what_is_there_already(environment, wheel, catalogue):
     assert new.exists()
 
 
+@pytest.mark.slow
 def test_a_linked_folder_and_one_that_fails(environment, tmp_path):
     folder = tmp_path / "acme-linked"
     (folder / "acme_linked").mkdir(parents=True)
@@ -93,6 +95,7 @@ def test_a_linked_folder_and_one_that_fails(environment, tmp_path):
     assert module.exists()
 
 
+@pytest.mark.slow
 def test_from_the_catalogue_with_the_checkout_as_source(environment):
     before = environment.state()
     found = environment.plugins("search", "pictures")

@@ -74,6 +74,8 @@ def test_a_replacement_cut_short_anywhere_is_undone(data):
             else:
                 path = additions[done - len(removals)]
                 write(path, new[path])
+        if data.draw(st.booleans()):
+            write(site / "pkg-2.0.dist-info" / "RECORDx1y2.tmp", "an installer's temporary file")
         importlib.invalidate_caches()
         state = journal.pending()
         assert state is not None

@@ -7,13 +7,16 @@ import os
 import signal
 import time
 import zipfile
+from pathlib import Path
 
 import pytest
+from modalign import UserError
+from modalign.plugin.wheel import read_wheel
 
 from .conftest import FENCE, Environment, offering, write_wheel
 
 HELPER = ""  # no entry points: a plain package
-MANY = {f"acme_big/data/{i // 100}/{i}.py": f"x = {i}\n" * 50 for i in range(3000)}
+MANY = {f"acme_big/data/{i // 100}/{i}.py": f"x = {i}\n" * 50 for i in range(1000)}
 SLEEPS = "import sys, time\nif sys.argv[-1] == {name!r}:\n    time.sleep(600)\n"
 
 
@@ -33,26 +36,35 @@ def verbs_work(environment: Environment) -> None:
     assert environment.plugins("install", "acme-nowhere", "--yes").returncode == 2
 
 
-def test_a_plugin_that_fails_leaves_no_trace(environment, wheel):
-    """One environment, one failure after the other; a helper that another version replaces comes back."""
+def direct(links: Path) -> str:
+    return f"acme-helper @ {(links / 'acme_helper-2.0-py3-none-any.whl').as_uri()}"
+
+
+NEEDS_HELPER = (FENCE, "acme-helper>=2")
+FAILURES = {
+    "fails the kit": ({"code": offering("No Good"), "requires": NEEDS_HELPER}, "No Good"),
+    "raises at import": ({"code": "raise RuntimeError('boom')"}, "boom"),
+    "needs another torch": ({"requires": (FENCE, "torch<2")}, "torch<2"),
+}
+MORE_FAILURES = {
+    "needs another core": ({"requires": ("modalign>=99",)}, "modalign>=99"),
+    "is no plugin": ({"points": HELPER}, "no plugin"),
+    "needs what does not exist": ({"requires": (FENCE, "acme-nowhere>=3")}, "acme-nowhere"),
+    "wants a file of its own choice": ({"requires": (FENCE, direct)}, "only an index may"),
+    "ends the process": ({"code": "import os\nos._exit(3)"}, "status 3"),
+}
+
+
+@pytest.mark.parametrize("cases", [FAILURES, pytest.param(MORE_FAILURES, marks=pytest.mark.slow)])
+def test_a_plugin_that_fails_leaves_no_trace(environment, wheel, cases):
+    """One environment, one failure after the other; replaced versions, its own and a helper's, come back."""
     put(environment, "acme-helper", code="version = 1", points=HELPER, requires=())
-    put(environment, "acme-b", version="0.5", code="raise RuntimeError('an old boom')")
+    put(environment, "acme-fails", version="0.5", requires=(FENCE, "acme-helper"))
     wheel("acme-helper", version="2.0", code="version = 2", points=HELPER, requires=())
     before = environment.state()
-    needs_helper = (FENCE, "acme-helper>=2")
-    cases = {
-        "fails the kit": (wheel("acme-a", code=offering("No Good"), requires=needs_helper), "No Good"),
-        "raises at import": (wheel("acme-b", code="raise RuntimeError('boom')"), "boom"),
-        "needs another torch": (wheel("acme-c", requires=(FENCE, "torch<2")), "torch<2"),
-        "needs another core": (wheel("acme-d", requires=("modalign>=99",)), "modalign>=99"),
-        "no plugin": (wheel("acme-e", points=HELPER), "no plugin"),
-        "needs what does not exist": (wheel("acme-f", requires=(FENCE, "acme-nowhere>=3")), "acme-nowhere"),
-        "asks for a file of its own choice": (
-            wheel("acme-g", requires=(FENCE, f"acme-helper @ {(environment.links / 'acme_helper-2.0-py3-none-any.whl').as_uri()}")),
-            "only an index may",
-        ),
-    }  # fmt: skip
-    for what, (path, words) in cases.items():
+    for what, (content, words) in cases.items():
+        needs = [r if isinstance(r, str) else r(environment.links) for r in content.get("requires", (FENCE,))]
+        path = wheel("acme-fails", **{**content, "requires": tuple(needs)})
         done = environment.plugins("install", path, "--yes")
         assert done.returncode in (1, 2), what
         assert words in done.stderr, f"{what}: {done.stderr}"
@@ -64,29 +76,39 @@ def test_a_plugin_that_fails_leaves_no_trace(environment, wheel):
     verbs_work(environment)
 
 
-def test_files_that_harm_are_refused_before_anything_changes(environment, wheel, tmp_path):
+def test_damaged_wheels_are_seen(tmp_path):
+    good = write_wheel(tmp_path, "acme-good")
+    assert read_wheel(good).groups == {"modalign.plugins"}
+    cut, changed = tmp_path / "cut", tmp_path / "changed"
+    for folder in (cut, changed):
+        folder.mkdir()
+    (cut / good.name).write_bytes(good.read_bytes()[:-200])
+    with zipfile.ZipFile(good) as old, zipfile.ZipFile(changed / good.name, "w") as new:
+        for name in old.namelist():
+            new.writestr(name, old.read(name) + (b"# more\n" if name.endswith("__init__.py") else b""))
+    for path, words in {
+        cut / good.name: "is damaged",
+        changed / good.name: "is not what its record says",
+        write_wheel(tmp_path, "acme-up", files={"../../outside.py": "x = 1"}): "would write to",
+        write_wheel(tmp_path, "acme-root", files={"/etc/outside.py": "x = 1"}): "would write to",
+    }.items():
+        with pytest.raises(UserError, match=words):
+            read_wheel(path)
+
+
+def test_files_that_harm_are_refused_before_anything_changes(environment, wheel):
     put(environment, "acme-helper", code="version = 1", points=HELPER, requires=())
     put(environment, "acme-user", requires=(FENCE, "acme-helper<2"))
     wheel("acme-helper", version="2.0", points=HELPER, requires=())
     good = wheel("acme-good")
-    cut = tmp_path / good.name
-    cut.write_bytes(good.read_bytes()[:-200])
-    changed = tmp_path / "changed" / good.name
-    changed.parent.mkdir()
-    with zipfile.ZipFile(good) as old, zipfile.ZipFile(changed, "w") as new:
-        for name in old.namelist():
-            new.writestr(name, old.read(name) + (b"# more\n" if name.endswith("__init__.py") else b""))
-    overwrites = wheel("acme-over", files={"acme_helper/__init__.py": "version = 666"})
+    good.write_bytes(good.read_bytes()[:-200])
     script = "[modalign.plugins]\nx = acme_script\n[console_scripts]\npython = acme_script:main\n"
-    leaves = wheel("acme-leaves", files={"../../outside.py": "x = 1"})
     before = environment.files()
     for path, words in {
-        cut: "is damaged",
-        changed: "is not what its record says",
-        overwrites: "would overwrite",
+        good: "is damaged",
+        wheel("acme-over", files={"acme_helper/__init__.py": "version = 666"}): "would overwrite",
         wheel("acme-script", points=script): "would overwrite",
-        leaves: "would write to",
-        wheel("acme-breaks", requires=(FENCE, "acme-helper>=2")): "acme-user 1.0 needs acme-helper<2",
+        wheel("acme-breaks", requires=NEEDS_HELPER): "acme-user 1.0 needs acme-helper<2",
     }.items():
         done = environment.plugins("install", path, "--yes")
         assert done.returncode == 2, (path, done.stderr)
@@ -95,13 +117,19 @@ def test_files_that_harm_are_refused_before_anything_changes(environment, wheel,
         assert environment.files() == before, path
 
 
+PINNED = {
+    "summary": "s",
+    "trust": "reviewed",
+    "requirement": "acme-one",
+    "version": "1.1",
+    "sha256": "ab" * 32,
+    "provides": {"losses": ["acme-one-loss"]},
+}
+
+
 def test_a_pinned_hash_is_enforced(environment, wheel, catalogue):
     good = wheel("acme-one", version="1.1")
-    entry = {
-        "summary": "s", "trust": "reviewed", "requirement": "acme-one", "version": "1.1", "sha256": "ab" * 32,
-        "provides": {"losses": ["acme-one-loss"]},
-    }  # fmt: skip
-    flags = ("--yes", "--registry", catalogue(acme_one=entry))
+    flags = ("--yes", "--registry", catalogue(acme_one=PINNED))
     before = environment.files()
     for given in ("acme-one", good):
         done = environment.plugins("install", given, *flags)
@@ -111,8 +139,14 @@ def test_a_pinned_hash_is_enforced(environment, wheel, catalogue):
     assert done.returncode == 2
     assert "pins acme-one 1.1" in done.stderr
     assert environment.files() == before
-    catalogue(acme_one={**entry, "sha256": hashlib.sha256(good.read_bytes()).hexdigest()})
-    done = environment.plugins("install", "acme-one", *flags)
+
+
+@pytest.mark.slow
+def test_the_pinned_file_itself_is_installed(environment, wheel, catalogue):
+    good = wheel("acme-one", version="1.1")
+    digest = hashlib.sha256(good.read_bytes()).hexdigest()
+    file = catalogue(acme_one={**PINNED, "sha256": digest})
+    done = environment.plugins("install", "acme-one", "--yes", "--registry", file)
     assert done.returncode == 0, done.stderr
     assert "its hash enforced" in done.stderr
 
@@ -222,6 +256,7 @@ def test_a_killed_uninstall_brings_the_plugin_back(environment, wheel):
     assert now == before or "acme-big" not in now[0]  # it may have been done already
 
 
+@pytest.mark.slow
 def test_ctrl_c_puts_everything_back_at_once(environment, wheel):
     path = wheel("acme-slow", code=SLEEPS.format(name="acme-slow") + offering("slow"))
     before = environment.state()
@@ -234,6 +269,7 @@ def test_ctrl_c_puts_everything_back_at_once(environment, wheel):
     assert environment.state() == before
 
 
+@pytest.mark.slow
 def test_what_somebody_has_installed_since_is_left_alone(environment, wheel):
     path = wheel("acme-slow", code=SLEEPS.format(name="acme-slow") + offering("slow"))
     process = environment.start("-m", "modalign.cli", "plugins", "install", path, "--yes")

@@ -73,7 +73,8 @@ def find(disable: Iterable[str] = ()) -> list[Plugin]:
 def _row(name: str, seen: metadata.Distribution, disable: tuple[str, ...]) -> Plugin | None:
     try:
         distribution = metadata.distribution(name)  # the first on the path, as for imports
-    except metadata.PackageNotFoundError:
+        canonicalize_name(distribution.metadata["Name"])  # but not the remains of an interrupted pip
+    except Exception:
         distribution = seen
     plugin = Plugin(name, "?", "?")
     try:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -162,23 +163,18 @@ def _change(
         return verdicts
 
 
-class _put_back_on_failure:  # noqa: N801
+@contextmanager
+def _put_back_on_failure(journal: Journal, say: Callable[[str], None]) -> Iterator[None]:
     """Commits the change at the end of the block, or undoes it whatever was raised there."""
-
-    def __init__(self, journal: Journal, say: Callable[[str], None]) -> None:
-        self.journal, self.say = journal, say
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if error is None:
-            journals.commit()
-            return
-        self.say("putting the environment back as it was before")
-        _put_back(self.journal)
+    try:
+        yield
+    except BaseException as error:  # Ctrl-C too
+        say("putting the environment back as it was before")
+        _put_back(journal)
         if isinstance(error, pip.PipFailed):
             raise InstallFailed(f"pip failed: {error}") from error
+        raise
+    journals.commit()
 
 
 def _put_back(journal: Journal) -> None:

@@ -95,13 +95,15 @@ def roll_back(journal: Journal) -> list[str]:
     for name, version, files in journal.planned:
         now = own(name)
         known = {version, *(v for n, v, _ in journal.backups if n == name)}
+        gone = set(_about(name, version))
         if now is not None and now.version not in known:
             moved_on.add(name)
+            remove(gone)
             continue
-        gone = {Path(file) for file in files}
+        gone |= {Path(file) for file in files}
         if now is not None and now.version == version:
             gone |= set(files_of(now))
-        remove(gone | set(_left_by(name, version, journal)))
+        remove(gone | set(_links(name, journal)))
     for name, version, kept in journal.backups:
         now = own(name)
         if name not in moved_on and (now is None or now.version == version):
@@ -130,18 +132,23 @@ def files_of(distribution: metadata.Distribution) -> list[Path]:
     return [file for file in found if inside(file)]
 
 
-def _left_by(name: str, version: str, journal: Journal) -> list[Path]:
-    """What a link to a folder has left, if it was cut short before its record was written."""
+def _about(name: str, version: str) -> list[Path]:
+    """All that lies in a distribution's metadata folder, an installer's temporary files too."""
+    wanted = f"{name}-{version}.dist-info".replace("-", "_").lower()
+    folders = [f / each for f in _folders() for each in _names(f) if each.replace("-", "_").lower() == wanted]
+    return [path for folder in folders for path in folder.rglob("*")]
+
+
+def _links(name: str, journal: Journal) -> list[Path]:
+    """What links a distribution's folder, if that was cut short before its record was written."""
     word = name.replace("-", "_")
     link = re.compile(rf"(_editable_impl_|__editable__[._]*)?{word}([-_.]\d.*)?\.(pth|py)", re.IGNORECASE)
-    found = []
-    for folder in _folders():
-        for each in _names(folder) - set(journal.listing.get(str(folder), ())):
-            if each.replace("-", "_").lower() == f"{word}_{version}.dist_info".replace("-", "_").lower():
-                found += list((folder / each).rglob("*"))
-            elif link.fullmatch(each):
-                found.append(folder / each)
-    return found
+    return [
+        folder / each
+        for folder in _folders()
+        for each in _names(folder) - set(journal.listing.get(str(folder), ()))
+        if link.fullmatch(each)
+    ]
 
 
 def _folders() -> list[Path]:
