@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from modalign.errors import UserError
@@ -19,31 +19,7 @@ from .lock import locked
 from .prepare import Prepared, prepare
 from .requests import Request
 from .reserved import reserved_elsewhere
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """What the contract kit says of an installed plugin.
-
-    Inputs:
-        checks: how many were run.
-        failed: what went wrong, by check.
-        declared_only: components that need arguments and so were not built.
-        offers: names by kind.
-        problem: why no check could be run.
-    """
-
-    distribution: str
-    version: str = "?"
-    checks: int = 0
-    failed: dict[str, str] = field(default_factory=dict)
-    declared_only: tuple[str, ...] = ()
-    offers: dict[str, list[str]] = field(default_factory=dict)
-    problem: str | None = None
-
-    @property
-    def good(self) -> bool:
-        return self.problem is None and not self.failed and self.checks > 0
+from .verdict import Verdict
 
 
 class InstallFailed(Exception):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from modalign.plugin.install import Verdict
+    from modalign.plugin.verdict import Verdict
 
 
 @click.command("check")

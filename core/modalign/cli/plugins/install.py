@@ -9,7 +9,8 @@ import click
 from .options import confirm, registry, say, yes
 
 if TYPE_CHECKING:
-    from modalign.plugin.install import Outcome, Verdict
+    from modalign.plugin.install import Outcome
+    from modalign.plugin.verdict import Verdict
 
 WARNING = "Installing a plugin runs its code with your rights."
 

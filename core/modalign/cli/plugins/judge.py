@@ -12,7 +12,7 @@ from packaging.utils import canonicalize_name
 
 from modalign.errors import UserError, suggest
 from modalign.plugin.discover import find as installed
-from modalign.plugin.install import Verdict
+from modalign.plugin.verdict import Verdict
 
 PATIENCE = 900
 """Seconds a plugin's checks may take."""

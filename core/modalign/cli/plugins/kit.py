@@ -10,7 +10,7 @@ from contextlib import redirect_stdout
 from modalign.errors import UserError
 from modalign.plugin.component import KINDS
 from modalign.plugin.discover import one_line
-from modalign.plugin.install import Verdict
+from modalign.plugin.verdict import Verdict
 
 
 def verdict(distribution: str) -> Verdict:

@@ -18,8 +18,5 @@ def recover() -> None:
     try:
         with locked():
             finish_interrupted(say)
-    except Busy as busy:
-        if "_MODALIGN_INSTALLING" not in os.environ:
-            say(str(busy))
-    except (InstallFailed, OSError) as error:
+    except (Busy, InstallFailed, OSError) as error:
         say(str(error))
