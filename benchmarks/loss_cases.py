@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import torch
 from modalign import Embeddings, Loss
-from modalign.losses import DCL, InfoNCE, NTXent, SigLIP, SupCon
+from modalign.losses import DCL, InfoNCE, NTXent, SigLIP, SupCon, Symile
 from peers import peer
 from torch import Tensor
 from torch.nn.functional import normalize
@@ -65,6 +65,22 @@ def ours(loss: Loss, unit: bool = False) -> Run:
         return loss(Embeddings(vectors, scale=x.get("scale", 1.0), labels=x.get("labels")))
 
     return run
+
+
+def triples(n: int, d: int = 256) -> Inputs:
+    """A third beside them, and a width that all scores of three can afford."""
+    third = torch.randn(n, d, generator=torch.Generator().manual_seed(1))
+    return {**pairs(n, d), "c": normalize(third, dim=1).requires_grad_()}
+
+
+def symile(negatives: str) -> Run:
+    loss = Symile(negatives)
+    return lambda x: loss(Embeddings({m: x[m] for m in "abc"}, scale=x["scale"]))
+
+
+def symile_package(sampling: str) -> Run:
+    loss = importlib.import_module("symile").Symile(sampling)
+    return lambda x: loss([x[m] for m in "abc"], x["scale"])
 
 
 def with_labels(n: int) -> Inputs:
@@ -149,5 +165,20 @@ CASES: list[Case] = [
         pairs,
         lambda: ours(DCL(0.07, weighted=True), unit=True),
         {"lightly DCLWLoss": lambda: lightly_dcl("DCLWLoss")},
+    ),
+    Case(
+        "symile, all",
+        triples,
+        lambda: symile("all"),
+        {"symile n_squared": lambda: symile_package("n_squared")},
+        sizes=(64, 256, 1024),
+        quick=(64,),
+        peer_sizes={"symile n_squared": (64, 256)},
+    ),
+    Case(
+        "symile, n",  # each draws its own shuffles: values and gradients agree in expectation only
+        triples,
+        lambda: symile("n"),
+        {"symile n": lambda: symile_package("n")},
     ),
 ]

@@ -176,9 +176,8 @@ def test_the_tile_changes_nothing(n, m, tile, scale):
 
 def test_a_second_derivative_is_refused():
     v = [x.requires_grad_() for x in vectors(4).values()]
-    (grad, *_) = torch.autograd.grad(torch.cat(tuple_lse(v, 2.0)).sum(), v, create_graph=True)
     with pytest.raises(RuntimeError, match="differentiated twice"):
-        grad.sum().backward()
+        torch.autograd.grad(torch.cat(tuple_lse(v, 2.0)).sum(), v, create_graph=True)
 
 
 @quick
@@ -319,14 +318,6 @@ def test_shuffles_with_missing_modalities(missing):
     assert all(bool(x.grad.isfinite().all()) and bool(x.grad.any()) for x in v.values())
     used = (v["image"].grad != 0).any(1)
     assert used.tolist() == [missing != "drop" or bool(4 <= i < 9) for i in range(10)]
-
-
-def test_shuffled_tiles_change_nothing(monkeypatch):
-    z = Embeddings(leaves(vectors(9)), scale=9.0)
-    loss = Symile(2).eval()
-    whole = torch.autograd.grad(loss(z), list(z.vectors.values()))
-    monkeypatch.setattr("modalign.losses.two_way.TILE", 40)
-    torch.testing.assert_close(torch.autograd.grad(loss(z), list(z.vectors.values())), whole)
 
 
 # --- missing modalities ------------------------------------------------------------------------------

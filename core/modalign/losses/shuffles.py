@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Generator, Tensor
 
-from .two_way import two_way
+from .streaming import log_sum_exp
 
 
 def derangement(n: int, generator: Generator) -> Tensor:
@@ -33,33 +33,28 @@ def shuffles(n: int, modalities: int, generator: Generator) -> Tensor:
 
 
 def shuffled_lse(
-    vectors: Sequence[Tensor], rows: Tensor, scale: Tensor | float, rounds: int, generator: Generator
+    vectors: Sequence[Tensor], scale: Tensor | float, rounds: int, generator: Generator
 ) -> list[Tensor]:
-    """For each modality as anchor, ``log Σ exp(scale · MIP)`` of some rows over shuffled others.
+    """For each modality as anchor, ``log Σ exp(scale · MIP)`` of its rows over shuffled others.
 
     Row ``i`` sees every column of every round but the ``i``-th: ``rounds · (N - 1)`` of them.
 
     Inputs:
         vectors: ``M >= 3`` of ``(N, D)``, ``N >= 2``.
-        rows: ``(R,)`` the anchors' rows.
         rounds: how many shuffles each anchor draws.
 
-    Returns ``M`` of ``(R,)``.
+    Returns ``M`` of ``(N,)``.
     """
-    n = len(vectors[0])
-    number = torch.arange(n, device=rows.device).repeat(rounds)  # (K,)
     found = []
     for m, anchor in enumerate(vectors):
         others = [v for k, v in enumerate(vectors) if k != m]
-        drawn = [shuffles(n, len(others), generator) for _ in range(rounds)]
-        picked = torch.cat(drawn, 1).to(rows.device)  # (M-1, K)
-        columns = others[0][picked[0]]  # (K, D)
-        for other, index in zip(others[1:], picked[1:], strict=True):
-            columns = columns * other[index]
-        found.append(two_way(_but_own, [scale * anchor[rows], rows], [columns, number]).row_lse)
+        parts = []
+        for _ in range(rounds):
+            drawn = shuffles(len(anchor), len(others), generator).to(anchor.device)  # (M-1, N)
+            columns = others[0][drawn[0]]  # (N, D)
+            for other, index in zip(others[1:], drawn[1:], strict=True):
+                columns = columns * other[index]
+            # The i-th column stands where the true tuple's would: left out of the sum.
+            parts.append(log_sum_exp(anchor, columns, scale, partner=0, columns=False)[0])  # (N,)
+        found.append(torch.stack(parts).logsumexp(0))
     return found
-
-
-def _but_own(rows: Sequence[Tensor], columns: Sequence[Tensor]) -> Tensor:
-    """Scores ``(n, K)``; a row does not see the columns that carry its number."""
-    return (rows[0] @ columns[0].T).masked_fill(rows[1].unsqueeze(1) == columns[1], -torch.inf)

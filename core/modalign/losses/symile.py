@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize as unit
+from torch.nn.functional import softplus
 
 from modalign.contracts import Embeddings, Loss
 from modalign.errors import suggest
@@ -155,10 +156,9 @@ class Symile(Loss):
             return true - true  # nothing to choose from: exactly zero
         if self.negatives == "all" or len(vectors) == 2:
             check_cost([len(v) for v in vectors], vectors[0], self.most)
-            lse = [x[i] for x, i in zip(tuple_lse(vectors, scale), where, strict=True)]  # M x (R,)
-        else:
-            rounds = 1 if self.negatives == "n" else int(self.negatives)
-            generator = torch.Generator().manual_seed(self.seed * 1_000_003 + int(self.draws))
-            wrong = shuffled_lse(vectors, where[0], scale, rounds, generator)  # M x (R,)
-            lse = [torch.logaddexp(x, true) for x in wrong]
-        return torch.stack(lse).mean(0) - true
+            lse = tuple_lse(vectors, scale)  # M x (K_m,)
+            return torch.stack([x[i] for x, i in zip(lse, where, strict=True)]).mean(0) - true
+        rounds = 1 if self.negatives == "n" else int(self.negatives)
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + int(self.draws))
+        wrong = shuffled_lse(vectors, scale, rounds, generator)  # M x (K,)
+        return softplus(torch.stack([x[i] for x, i in zip(wrong, where, strict=True)]) - true).mean(0)

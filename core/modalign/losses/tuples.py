@@ -12,6 +12,7 @@ from torch.autograd import Function
 
 from modalign.errors import UserError
 
+from .once import first_order
 from .tuple_tiles import Room, elementwise, outer_rows
 
 TILE = 1 << 21
@@ -81,16 +82,8 @@ class _TupleLse(Function):
         return tuple(lse)
 
     @staticmethod
+    @first_order
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        with torch.no_grad():
-            found = _TupleLse.gradients(ctx, grads)
-        if torch.is_grad_enabled():  # someone may differentiate the gradient: without this, it is a constant
-            return tuple(g if g is None else _Constant.apply(g, *ctx.saved_tensors) for g in found)
-        return found
-
-    @staticmethod
-    def gradients(ctx: Any, grads: Sequence[Tensor]) -> tuple[Tensor | None, ...]:
-        """By scale, tile (none) and vectors, in one pass over the scores."""
         scale, *saved = ctx.saved_tensors
         vectors, lse = saved[: len(grads)], saved[len(grads) :]
         needed = [bool(n) for n in ctx.needs_input_grad[2:]]
@@ -119,18 +112,6 @@ class _TupleLse(Function):
         for_scale = (vectors[known] * total[known]).sum() if ctx.needs_input_grad[0] else None
         wanted = ctx.needs_input_grad[2:]
         return for_scale, None, *(scale * t if n else None for t, n in zip(total, wanted, strict=True))
-
-
-class _Constant(Function):
-    """A gradient whose own derivative is not known: asking for it is an error, not a silent zero."""
-
-    @staticmethod
-    def forward(ctx: Any, grad: Tensor, *depends_on: Tensor) -> Tensor:
-        return grad.clone()
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        raise RuntimeError("tuple_lse cannot be differentiated twice")
 
 
 def _reduce(scores: Tensor, safe: bool) -> tuple[Tensor, Tensor]:
