@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ class SpaceModality:
         carried: whether the encoder's weights travel with the space: they were trained here, or
             nothing else would give them again.
         fingerprint: the encoder's, if the space only refers to it.
+        founder: whether it came in the stage that trained the projection.
     """
 
     modality: Spec
@@ -39,6 +40,7 @@ class SpaceModality:
     width: int
     carried: bool = False
     fingerprint: str | None = None
+    founder: bool = False
 
 
 @dataclass(frozen=True)
@@ -96,7 +98,7 @@ class Space(nn.Module):
             raise UserError(f"the space has a modality '{name}' already; choose another name")
         self.layers[name] = AlignmentLayer(entry.width, self.projection.width, self.dropout)
         self.projection.add_modality(name, founder=founder)
-        self.entries[name] = entry
+        self.entries[name] = replace(entry, founder=founder)
         if encoder is not None:
             self.encoders[name] = encoder
 
@@ -153,6 +155,8 @@ class Space(nn.Module):
         Raises:
             UserError: for an unknown modality, or a value that cannot be read, with the reason.
         """
+        if isinstance(values, str | bytes | Path):
+            raise UserError(f"embed takes a list of values, not one {type(values).__name__}: write [value]")
         reader, encoder = self.reader(name), self.encoder(name)
         rows = [torch.empty(0, self.dim)]
         with inference(self):

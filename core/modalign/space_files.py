@@ -90,7 +90,12 @@ Stages:
 
 def save(space: Space, path: Path) -> None:
     """Write a space folder beside ``path`` and move it there, so that nobody sees half of one."""
+    path = path.absolute()
     new, old = path.with_name(f".{path.name}.new"), path.with_name(f".{path.name}.old")
+    if old.exists() and not path.exists():  # a process was killed between the two moves below
+        os.replace(old, path)
+    if path.exists() and not (path.is_dir() and {p.name for p in path.iterdir()} <= {CONFIG, WEIGHTS, CARD}):
+        raise UserError(f"{path} holds something else than a space: choose another folder to save to")
     for left in (new, old):
         shutil.rmtree(left, ignore_errors=True)
     new.mkdir(parents=True)
@@ -134,7 +139,7 @@ def load(source: str | os.PathLike[str], device: str | torch.device = "cpu") -> 
     try:
         made_with.require(plugins)
         space = _build(about, tensors)
-    except (UserError, TypeError, ValueError, RuntimeError) as error:
+    except (UserError, TypeError, ValueError, KeyError, AttributeError, RuntimeError) as error:
         changed = made_with.changed(plugins)
         if isinstance(error, UserError) and not changed:
             raise UserError(f"the space {text} cannot be loaded: {error}") from None
@@ -149,7 +154,6 @@ def load(source: str | os.PathLike[str], device: str | torch.device = "cpu") -> 
 
 def _build(about: dict[str, Any], tensors: dict[str, torch.Tensor]) -> Space:
     space = Space(about["dim"], Spec.of(about["projection"]), dropout=about["dropout"])
-    founders = set(about["stages"][0]["align"]) if about["stages"] else set()
     for name, saved in about["modalities"].items():
         entry = SpaceModality(
             **{**saved, "modality": Spec.of(saved["modality"]), "encoder": Spec.of(saved["encoder"])}
@@ -159,11 +163,10 @@ def _build(about: dict[str, Any], tensors: dict[str, torch.Tensor]) -> Space:
         encoder = (
             loader.load("encoders", entry.encoder.name)(**entry.encoder.keywords()) if entry.carried else None
         )
-        space.add(name, entry, encoder, founder=name in founders)
+        space.add(name, entry, encoder, founder=entry.founder)
     space.stages, space.plan = about["stages"], about["plan"]
     missing = space.load_state_dict(tensors, strict=False)
-    needed = [k for k in missing.missing_keys if not k.startswith("encoders.")]
-    if needed or missing.unexpected_keys:
-        first = (needed + missing.unexpected_keys)[0]
+    if missing.missing_keys or missing.unexpected_keys:
+        first = (missing.missing_keys + missing.unexpected_keys)[0]
         raise UserError(f"it is damaged: its weights do not fit its config ({first})")
     return space

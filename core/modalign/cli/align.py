@@ -35,12 +35,11 @@ def command(
         click.echo(describe(plan, overrides, start))
         return
     from modalign import report
-    from modalign.training.plan_file import read_plan
     from modalign.training.run import align, first_process
 
-    align(plan, start=start, resume=resume, out=out, overrides=overrides)
+    space = align(plan, start=start, resume=resume, out=out, overrides=overrides)
     if not first_process():
         return
-    folder = Path(out) if out else Path("runs") / read_plan(plan, overrides).raw["name"]
+    folder = Path(out) if out else Path("runs") / space.plan["name"]
     click.echo(report.text(json.loads((folder / "report.json").read_text(encoding="utf-8"))))
     click.echo(f"\nspace: {folder / 'space'}\nreport: {folder / 'report.html'}")

@@ -37,5 +37,5 @@ def command(
         rows, bad = embed_table(space, modality, Path(table), column or modality, Path(out), batch_size)
     else:
         rows, bad = embed_values(space, modality, values, Path(out), batch_size), 0
-    left_out = f" ({bad} could not be read: quarantine.csv beside it)" if bad else ""
+    left_out = f" ({bad} could not be read: {out}.quarantine.csv)" if bad else ""
     click.echo(f"{rows} embeddings in {out}{left_out}", err=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import subprocess
 from dataclasses import replace
 from pathlib import Path
@@ -14,9 +16,10 @@ from modalign.plugin import loader
 from modalign.space import Space, SpaceModality
 from modalign.spec import Spec
 
-from .checks import modality_component
+from .checks import Prepared, modality_component
 from .plan import ModalityPlan, Plan, StagePlan
 from .rng import seeded
+from .stage import hash_parts
 
 
 def build_encoders(plan: Plan) -> dict[str, Encoder]:
@@ -111,3 +114,35 @@ def differences(old: Any, new: Any, place: str = "") -> list[str]:
             for d in differences(a, b, f"{place}.{i}")
         ]
     return [] if old == new else [place]
+
+
+def input_digests(prepared: Prepared) -> dict[str, str]:
+    """Digests of what a run is made from: its tables, and the space it starts from."""
+    parts = hash_parts(prepared.start) if prepared.start else {}
+    return {
+        "data": ",".join(dataset.digest() for dataset in prepared.datasets.values()),
+        "start": hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest() if parts else "",
+    }
+
+
+def absolute_paths(plan: Any, folder: Path) -> Any:
+    """A dumped plan whose tables are found from anywhere; ``${VARIABLE}`` stays as it is."""
+
+    def absolute(path: str) -> str:
+        return path if path.startswith(("${", "~")) else str(folder.absolute() / path)
+
+    def walk(value: Any, inside_data: bool) -> Any:
+        if isinstance(value, list):
+            return [walk(v, inside_data) for v in value]
+        if not isinstance(value, dict):
+            return value
+        done = {key: walk(v, inside_data or key == "data") for key, v in value.items()}
+        if inside_data:
+            for key in ("table", "root"):
+                if isinstance(done.get(key), str):
+                    done[key] = absolute(done[key])
+            if isinstance(done.get("tables"), dict):
+                done["tables"] = {split: absolute(path) for split, path in done["tables"].items()}
+        return done
+
+    return walk(plan, False)

@@ -8,6 +8,7 @@ import json
 import os
 import warnings
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -62,6 +63,7 @@ def latest_checkpoint(folder: Path) -> dict[str, Any] | None:
     for path in checkpoints(folder):
         try:
             return read_checkpoint(path)
-        except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, RuntimeError, UnpicklingError) as error:
             warnings.warn(f"{path.name} is damaged ({error}); using the checkpoint before it")
+            os.replace(path, path.with_suffix(".damaged"))  # or it would count among those to keep
     return None

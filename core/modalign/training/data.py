@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
@@ -45,13 +46,15 @@ class Dataset:
     def classes(self) -> tuple[str, ...]:
         """Names of all labels, sorted; numbers by size."""
         values = {value for table in self.tables for value in table.labels() if value is not None}
-        return tuple(str(v) for v in sorted(values, key=lambda v: (isinstance(v, str), v)))
+        return tuple(
+            sorted(map(str, values), key=lambda v: (not _is_number(v), float(v) if _is_number(v) else 0, v))
+        )
 
     @cached_property
     def labels(self) -> list[int]:
         """The class index of every row; -1 = unknown."""
         index = {name: i for i, name in enumerate(self.classes)}
-        return [-1 if v is None else index[str(v)] for table in self.tables for v in table.labels()]
+        return [-1 if v is None else index[v] for table in self.tables for v in table.labels()]
 
     def digest(self) -> str:
         return hashlib.blake2b("".join(t.digest() for t in self.tables).encode(), digest_size=16).hexdigest()
@@ -70,3 +73,10 @@ class Dataset:
                 ]
             )
         return usable
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False

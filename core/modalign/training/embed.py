@@ -32,8 +32,8 @@ def embed_table(
 ) -> tuple[int, int]:
     """One row per readable cell (a list cell has several): ``row``, ``embedding``.
 
-    Returns their number and that of the cells that could not be read, which ``quarantine.csv``
-    beside ``out`` explains.
+    Returns their number and that of the cells that could not be read, which
+    ``<out>.quarantine.csv`` explains.
 
     Raises:
         UserError: if the space, the modality, the table or the column is not there.
@@ -42,7 +42,9 @@ def embed_table(
     literal = [modality] if loaded.reader(modality).literal else []
     data = Data(table=str(table.absolute()), columns={modality: column}, max_bad=1.0)
     dataset = Dataset(data, table.parent, [modality], literal)
-    quarantine = Quarantine(out.with_name("quarantine.csv"))
+    bad = out.with_name(f"{out.name}.quarantine.csv")
+    bad.unlink(missing_ok=True)
+    quarantine = Quarantine(bad)
     reader = Reader(loaded, modality, dataset, quarantine, seed=0, cached=True)
     cells = [(cell, row) for row in range(len(dataset)) for cell in dataset.cells(modality, row)]
     rows, vectors = [], [torch.empty(0, loaded.dim)]

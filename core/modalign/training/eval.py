@@ -17,7 +17,7 @@ from .plan import Plan
 from .plan_file import read_plan
 from .quarantine import Quarantine
 from .reader import Reader
-from .run_folder import write_json
+from .run_folder import MARK, write_json
 
 
 def evaluate(
@@ -40,9 +40,9 @@ def evaluate(
     data = prepared.task_data()
     assert data is not None
     dataset = prepared.dataset(data)
-    if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
-    quarantine = Quarantine(out / "quarantine.csv" if out else None)
+    if out is not None and (out / MARK).exists():
+        raise UserError(f"{out} is a run's folder: choose another with --out")
+    quarantine = Quarantine()
     readers: dict[str, Reader] = {}
 
     def reader(name: str) -> Reader:
@@ -62,5 +62,7 @@ def evaluate(
         )
     metrics = {name: report.metrics for name, report in found.items()}
     if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        quarantine.save(out / "quarantine.csv")
         write_json(out / "report.json", {"tasks": metrics, "quarantined": len(quarantine.rows)})
     return metrics

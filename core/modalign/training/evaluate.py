@@ -103,6 +103,7 @@ def run_tasks(
         if set(task.modalities) <= set(space.modalities):
             try:
                 reports[name] = task.run(space, split(plan.split))
+                reports[name].metrics = {k: float(v) for k, v in reports[name].metrics.items()}
             except UserError as error:
                 log.warning("task %s: %s", name, error)
     return reports

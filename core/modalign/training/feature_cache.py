@@ -52,10 +52,10 @@ class FeatureCache:
         """See what other processes have written since."""
         for index in sorted(self.folder.glob(f"*{INDEX}")):
             shard = index.with_suffix(SHARD)
-            size = shard.stat().st_size if shard.is_file() else 0
             with index.open("rb") as file:
                 file.seek(self._read.get(index, 0))
                 data = file.read()
+            size = shard.stat().st_size if shard.is_file() else 0  # after the index: data come first
             whole = len(data) - len(data) % RECORD.size
             self._read[index] = self._read.get(index, 0) + whole
             for start in range(0, whole, RECORD.size):
@@ -143,6 +143,8 @@ def cache_report() -> list[dict[str, Any]]:
 
 def clear_cache() -> int:
     """Delete every cached feature; returns the bytes freed."""
-    freed = sum(row["bytes"] for row in cache_report())
-    shutil.rmtree(cache_folder(), ignore_errors=True)
+    freed = 0
+    for folder in [about.parent for about in cache_folder().glob(f"*/{ABOUT}")]:
+        freed += folder_size(folder)
+        shutil.rmtree(folder, ignore_errors=True)
     return freed

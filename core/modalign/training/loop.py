@@ -22,7 +22,7 @@ from .key_tower import build_key_tower
 from .optim import build_optimizer, build_schedule
 from .prefetch import Prefetcher
 from .reader import Loaded, to_device
-from .rng import restore_rng, rng_state, seed_all
+from .rng import restore_rng, rng_state, seed_all, seeded
 from .stage import StageModel, embeddings, stage_pairs
 
 
@@ -37,8 +37,9 @@ class Trainer:
         )
         self.losses = nn.ModuleDict({name: loss for name, (_, loss) in job.losses.items()})
         self.losses.to(job.fabric.device)
-        for _, loss in job.losses.values():
-            loss.bind(job.space)
+        with seeded(job.plan.seed, "bind", job.stage.name):
+            for _, loss in job.losses.values():
+                loss.bind(job.space)
         own = [p for p in self.losses.parameters() if p.requires_grad]
         moved = [p for part in self.model.parameters_by_part().values() for p in part]
         self.trainable = moved + own
@@ -93,7 +94,7 @@ class Trainer:
         while not job.position.done and job.position.epoch < stage.epochs:
             for metrics in self._epoch():
                 job.on_step(job.position.step, metrics)
-                stop = job.stopping()
+                stop = self._agreed(job.stopping())
                 if stop or (every and job.position.step % every == 0):
                     job.on_checkpoint(self.state())
                 if stop:
@@ -103,6 +104,14 @@ class Trainer:
             job.on_checkpoint(self.state())
         if self.best_weights is not None:
             job.space.load_state_dict(self.best_weights, strict=False)
+
+    def _agreed(self, stop: bool) -> bool:
+        """Whether any process was asked to stop."""
+        fabric = self.job.fabric
+        if fabric.world_size == 1:
+            return stop
+        asked = fabric.all_reduce(torch.tensor(float(stop), device=fabric.device), reduce_op="max")
+        return bool(asked)
 
     def _epoch(self) -> Iterator[Metrics]:
         """The rest of the current epoch; one optimiser step per item."""
@@ -156,6 +165,10 @@ class Trainer:
             )
         else:
             norm = torch.nn.utils.get_total_norm([p.grad for p in self.trainable if p.grad is not None])
+        scaled = str(job.plan.fabric.precision) == "16-mixed"  # its scaler skips such steps by itself
+        if norm is not None and not scaled and not math.isfinite(float(norm)):
+            self.optimizer.zero_grad()
+            return self._skipped(group, totals["loss"])
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.schedule.step()
@@ -210,7 +223,9 @@ class Trainer:
         return self._weighted(z)
 
     def _weighted(self, z: Embeddings) -> tuple[Tensor, Metrics]:
-        total = torch.zeros((), device=self.job.fabric.device)
+        # Connected to everything: with several devices each parameter takes part in every step.
+        total = sum((v[:0].sum() for v in z.vectors.values()), torch.zeros((), device=self.job.fabric.device))
+        total = total + 0.0 * z.scale
         parts: Metrics = {}
         for name, module in self.losses.items():
             value = module(z)

@@ -91,7 +91,7 @@ class Data(Source):
 class Views(Part):
     """Augmented views kept in the feature cache: ``views`` variants of every sample, one drawn per epoch."""
 
-    views: Annotated[int, Field(ge=1)]
+    views: Annotated[int, Field(ge=1, le=256)]
 
 
 class ModalityPlan(Part):

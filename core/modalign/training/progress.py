@@ -56,7 +56,9 @@ class Progress:
     def step_finished(self, run: Run, stage: Stage, step: int, metrics: Mapping[str, float]) -> None:
         if self._quiet:
             return
-        self._loss = float(metrics.get("loss", math.nan))
+        if "loss" not in metrics:  # a measurement between epochs
+            return
+        self._loss = float(metrics["loss"])
         if self._bar is None:
             return
         done = step - stage.first_step

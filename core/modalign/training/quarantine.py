@@ -24,10 +24,6 @@ class Quarantine:
         self.path = path
         self.rows: dict[tuple[str, int, str], str] = {}
         self._counts: dict[tuple[str, str], int] = {}
-        if path and path.is_file():
-            with path.open(newline="", encoding="utf-8") as file:
-                for row in csv.DictReader(file):
-                    self._count(row["table"], int(row["row"]), row["modality"], row["reason"])
 
     def _count(self, table: str, row: int, modality: str, reason: str) -> bool:
         if (table, row, modality) in self.rows:
@@ -60,6 +56,13 @@ class Quarantine:
         if self.path is None:
             return
         new = not self.path.exists()
+        if not new:  # an interrupted run, or another process of this one, may have noted it
+            with self.path.open(newline="", encoding="utf-8") as file:
+                if any(
+                    (r["table"], r["row"], r["modality"]) == (row[0], str(row[1]), row[2])
+                    for r in csv.DictReader(file)
+                ):
+                    return
         with self.path.open("a", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             if new:
@@ -67,3 +70,9 @@ class Quarantine:
             writer.writerow(row)
             file.flush()
             os.fsync(file.fileno())
+
+    def save(self, path: Path) -> None:
+        """Write all of it to a file, if there is any."""
+        self.path = path
+        for (table, row, modality), reason in self.rows.items():
+            self._write((table, row, modality, reason))

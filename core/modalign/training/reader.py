@@ -86,11 +86,11 @@ class Reader:
         self.modality = space.reader(name)
         self.cache = FeatureCache(*self._cache_name()) if cached else None
         self.encoded = 0
-        self.wanted = 0
+        self.wanted, self.missed = 0, 0
         self._bad: dict[bytes, str] = {}
         self._items: dict[bytes, Any] = {}
         self._room = MEMO_BYTES
-        self._cells = sum(sum(table.filled(name)) for table in dataset.tables)
+        self._cells = {table.path: sum(table.filled(name)) for table in dataset.tables}
 
     def _cache_name(self) -> tuple[str, dict[str, Any]]:
         entry, encoder = self.space.entry(self.name), self.space.encoder(self.name)
@@ -139,7 +139,8 @@ class Reader:
 
     def _note(self, row: int, reason: str) -> None:
         table, local = self.dataset.locate(row)
-        self.quarantine.add(table.path.name, local, self.name, reason, self._cells, self.dataset.max_bad)
+        cells = self._cells[table.path]
+        self.quarantine.add(str(table.path), local, self.name, reason, cells, self.dataset.max_bad)
 
     def _memo(self, key: bytes, item: Any) -> None:
         size = (
@@ -170,14 +171,14 @@ class Reader:
 
     def features(self, cells: Sequence[tuple[Cell, int]], view: int = 0) -> list[np.ndarray | None]:
         """Features ``(T, W)`` of each cell, from the cache or the encoder; None if unreadable."""
-        if self.cache is not None:
-            found = [self.cache.get(self._key(cell, view)) for cell, _ in cells]
-            if all(f is not None or cell.key in self._bad for f, (cell, _) in zip(found, cells, strict=True)):
-                return found
-        read = [
-            (i, item) for i, (cell, row) in enumerate(cells) if (item := self.read(cell, row)) is not None
-        ]
         rows: list[np.ndarray | None] = [None] * len(cells)
+        if self.cache is not None:
+            rows = [self.cache.get(self._key(cell, view)) for cell, _ in cells]
+        read = [
+            (i, item)
+            for i, (cell, row) in enumerate(cells)
+            if rows[i] is None and (item := self.read(cell, row)) is not None
+        ]
         if not read:
             return rows
         batch = self.modality.collate([item for _, item in read])
@@ -191,16 +192,7 @@ class Reader:
         for (i, _), tokens, mask in zip(read, out.tokens.float().cpu(), out.mask.cpu(), strict=True):
             rows[i] = tokens[mask].numpy()
         if self.cache is not None:
-            self.cache.put(
-                {
-                    self._key(cell, view): torch.from_numpy(row)
-                    for (cell, _), row in zip(cells, rows, strict=True)
-                    if row is not None
-                }
-            )
-            # What was there already stays what it was: equal cells give equal bits.
-            kept = [self.cache.get(self._key(cell, view)) for cell, _ in cells]
-            return [row if k is None else k for row, k in zip(rows, kept, strict=True)]
+            self.cache.put({self._key(cells[i][0], view): torch.from_numpy(rows[i]) for i, _ in read})
         return rows
 
     def prepare(self, rows: Iterable[int], rank: int = 0, world: int = 1) -> Iterator[int]:
@@ -209,20 +201,23 @@ class Reader:
             return
         cells = self.distinct(rows)
         self.wanted = len(cells) * max(1, self.views)
+        before = self.encoded
         starts = range(rank * CHUNK, len(cells), world * CHUNK)
         for view in range(max(1, self.views)):
             for start in starts:
                 self.features(cells[start : start + CHUNK], view)
+                self.missed = self.encoded - before
                 yield min(start + CHUNK, len(cells))
+        self.missed = self.encoded - before
 
     def cache_use(self) -> dict[str, float]:
         """How many samples a stage wanted, how many of them the encoder had to see, the cache's size."""
         if self.cache is None:
             return {}
-        hits = max(0, self.wanted - self.encoded)
+        hits = self.wanted - self.missed
         return {
             "samples": self.wanted,
-            "encoded": self.encoded,
+            "encoded": self.missed,
             "hit_rate": round(hits / self.wanted, 4) if self.wanted else 0.0,
             "bytes": self.cache.size(),
         }
@@ -235,15 +230,15 @@ class Reader:
         present = torch.zeros(len(rows), dtype=torch.bool)
         parts: list[Any] = []
         for i, row in enumerate(rows):
-            cells = self.cells(int(row))
-            if not cells:
-                continue
-            cell = cells[choose(len(cells), self.seed, "alternative", self.name, int(row), epoch)]
-            part = self._part(cell, int(row), epoch)
-            if part is not None:
-                parts.append(part)
-                present[i] = True
-                ids[i] = int.from_bytes(cell.key[:8], "big", signed=True)
+            cells = self.dataset.cells(self.name, int(row))
+            first = choose(max(1, len(cells)), self.seed, "alternative", self.name, int(row), epoch)
+            for cell in [*cells[first:], *cells[:first]]:
+                part = self._part(cell, int(row), epoch)
+                if part is not None:
+                    parts.append(part)
+                    present[i] = True
+                    ids[i] = int.from_bytes(cell.key[:8], "big", signed=True)
+                    break
         if not parts:
             return Loaded(None, present, ids)
         if self.cache is not None:

@@ -18,7 +18,15 @@ from modalign.plugin import loader
 from modalign.space import Space
 from modalign.space_files import load
 
-from .build import build_encoders, build_space, enter_stage, git_commit, versions
+from .build import (
+    absolute_paths,
+    build_encoders,
+    build_space,
+    enter_stage,
+    git_commit,
+    input_digests,
+    versions,
+)
 from .checkpoint import latest_checkpoint
 from .checks import Prepared, prepare
 from .context import Context
@@ -60,21 +68,32 @@ def align(
     space = load(start) if isinstance(start, str | os.PathLike) else copy.deepcopy(start)
     prepared = prepare(read_plan(plan, overrides), space)
     folder = RunFolder(Path(out) if out else Path("runs") / prepared.plan.name)
-    folder.check(prepared.plan.model_dump(mode="json"), resume)
+    if isinstance(start, str | os.PathLike) and Path(start).absolute().is_relative_to(folder.path):
+        raise UserError(
+            f"the space lies in {folder.path}, which this run would write: give the plan another name, "
+            "or choose another folder with --out"
+        )
+    resolved = absolute_paths(prepared.plan.model_dump(mode="json"), prepared.folder)
+    inputs = input_digests(prepared)
+    folder.check(resolved, inputs, resume)
     fabric = build_fabric(prepared.plan)
     fabric.launch()
     if not fabric.is_global_zero:
         log.setLevel(logging.WARNING)
     encoders = build_encoders(prepared.plan)
     space = prepared.start or build_space(prepared.plan)
-    state = latest_checkpoint(folder.checkpoints) if resume else None
+    for m in space.modalities:
+        space.encoder(m)  # here a missing or other one shows, before anything is written
     with ExitStack() as stack:
         metrics = None
         if fabric.is_global_zero:
-            folder.claim(prepared.plan.model_dump(mode="json"), resume)
+            folder.claim(resolved, inputs, resume)
             stack.callback(folder.release)
             metrics = MetricLog(folder.path / "metrics.jsonl")
             stack.callback(metrics.close)
+        fabric.barrier()
+        state = latest_checkpoint(folder.checkpoints) if resume else None
+        if metrics is not None:
             metrics.rewind(state["metrics_position"] if state else 0)
         fabric.barrier()
         run = Context(
@@ -84,7 +103,7 @@ def align(
             space=space,
             quarantine=Quarantine(folder.path / "quarantine.csv"),
             metrics=metrics,
-            about=describe(prepared, folder.path, resumed=resume),
+            about=describe(prepared, resolved, inputs, folder.path, resumed=resume),
             earlier=list(space.stages),
         )
         stack.enter_context(listeners(run))
@@ -141,15 +160,17 @@ def first_process() -> bool:
     return getattr(rank_zero_only, "rank", 0) == 0
 
 
-def describe(prepared: Prepared, folder: Path, resumed: bool) -> Run:
+def describe(
+    prepared: Prepared, resolved: dict[str, Any], inputs: dict[str, str], folder: Path, resumed: bool
+) -> Run:
     """What listeners are told about the run."""
     used = {p.distribution: p.version for p in loader.plugins() if p.problem is None}
     return Run(
         name=prepared.plan.name,
         folder=folder,
-        plan=prepared.plan.model_dump(mode="json"),
+        plan=resolved,
         versions=versions(used),
-        data_digest=",".join(d.digest() for d in prepared.datasets.values()),
+        data_digest=inputs["data"],
         git_commit=git_commit(prepared.folder),
         resumed=resumed,
     )

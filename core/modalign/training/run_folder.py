@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import logging
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -17,15 +18,17 @@ from .build import differences
 
 log = logging.getLogger("modalign")
 
-RESUMABLE = ("track", "checkpoint", "fabric", "max_nonfinite")
+RESUMABLE = ("track", "checkpoint", "fabric", "max_nonfinite", "data.max_bad")
 """What a resumed run's plan may change."""
+MARK = ".run"
+"""The file that makes a folder a run's: digests of what the run was started with."""
 
 
 class RunFolder:
-    """``runs/<plan name>``: made on ``claim``, with the lock held until ``release``."""
+    """``runs/<plan name>``: made on ``claim``, with a lock beside it held until ``release``."""
 
     def __init__(self, path: Path) -> None:
-        self.path = path
+        self.path = path.absolute()
         self._lock: Any = None
 
     @property
@@ -36,62 +39,66 @@ class RunFolder:
     def space(self) -> Path:
         return self.path / "space"
 
-    def check(self, plan: dict[str, Any], resume: bool) -> None:
+    def check(self, plan: dict[str, Any], inputs: dict[str, str], resume: bool) -> None:
         """See whether this run may use the folder; writes nothing.
 
+        Inputs:
+            inputs: digests of the data and the space it starts from, by name.
+
         Raises:
-            UserError: if another process runs there, it holds something else, or the plan to resume differs.
+            UserError: if it holds something else, or the plan or inputs to resume with differ.
         """
-        saved = self.path / "plan.yaml"
-        if self._busy():
-            raise UserError(
-                f"another run is writing {self.path}; wait for it, or choose another folder with --out"
-            )
+        mark = self.path / MARK
         if not resume:
-            if self.path.exists() and (
-                not self.path.is_dir() or (any(self.path.iterdir()) and not saved.is_file())
+            if self.path.exists() and not (
+                self.path.is_dir() and (mark.is_file() or not any(self.path.iterdir()))
             ):
                 raise UserError(f"{self.path} exists and is no run folder; choose another with --out")
             return
-        if not saved.is_file():
+        if not mark.is_file():
             raise UserError(
                 f"there is no run to resume in {self.path}; leave out --resume, or name its folder with --out"
             )
-        old = yaml.safe_load(saved.read_text(encoding="utf-8"))
-        changed = [d for d in differences(old, plan) if d.split(".")[0] not in RESUMABLE]
+        old = yaml.safe_load((self.path / "plan.yaml").read_text(encoding="utf-8"))
+        changed = [d for d in differences(old, plan) if not d.startswith(RESUMABLE)]
+        before = json.loads(mark.read_text(encoding="utf-8"))
+        changed += [name for name, digest in inputs.items() if before.get(name) != digest]
         if changed:
             raise UserError(
-                f"the plan differs from the one that {self.path} was started with, in {', '.join(changed)}; "
+                f"the run in {self.path} was started with something else: {', '.join(changed)}; "
                 "undo that, or start anew without --resume"
             )
 
-    def claim(self, plan: dict[str, Any], resume: bool) -> None:
-        """Make the folder. What an earlier run left is kept beside it, under a number."""
+    def claim(self, plan: dict[str, Any], inputs: dict[str, str], resume: bool) -> None:
+        """Make the folder. What an earlier run left is kept beside it, under a number.
+
+        Raises:
+            UserError: if another process runs there.
+        """
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        lock = self.path.with_name(f".{self.path.name}.lock").open("w")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.close()
+            raise UserError(
+                f"another run is writing {self.path}; wait for it, or choose another folder with --out"
+            ) from None
+        self._lock = lock
         if not resume and self.path.is_dir() and any(self.path.iterdir()):
             number = 1
             while (kept := self.path.with_name(f"{self.path.name}.{number}")).exists():
                 number += 1
             os.replace(self.path, kept)
             log.info("the earlier run is kept as %s", kept)
-        self.path.mkdir(parents=True, exist_ok=True)
-        self._lock = (self.path / ".lock").open("w")
-        fcntl.flock(self._lock, fcntl.LOCK_EX)
+        self.path.mkdir(exist_ok=True)
         write_text(self.path / "plan.yaml", yaml.safe_dump(plan, sort_keys=False, allow_unicode=True))
+        write_json(self.path / MARK, inputs)
 
     def release(self) -> None:
         if self._lock is not None:
             self._lock.close()
             self._lock = None
-
-    def _busy(self) -> bool:
-        try:
-            with (self.path / ".lock").open("r") as file:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-        except OSError:
-            return False
-        return False
 
 
 def write_text(path: Path, text: str) -> None:
@@ -102,4 +109,13 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    write_text(path, json.dumps(value, indent=1, ensure_ascii=False, default=str) + "\n")
+    """Plain values as JSON; what is not finite becomes null."""
+    write_text(path, json.dumps(_finite(value), indent=1, ensure_ascii=False, default=str) + "\n")
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(v) for key, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable
 from typing import Any
@@ -16,6 +17,7 @@ from .job import Metrics, RunFailed, StageJob, build_losses, steps_per_epoch
 from .loop import Trainer
 from .plan import StagePlan
 from .reader import Reader
+from .rng import seeded
 from .sampler import Epochs
 from .stage import Trained, hash_parts, trained_parts
 
@@ -60,6 +62,8 @@ def run_stage(
         run.record(stage.name, metrics)
         run.event("step_finished", stage=told, step=step, metrics=metrics)
 
+    with seeded(run.plan.seed, "losses", stage.name):
+        losses = build_losses(stage)
     job = StageJob(
         fabric=run.fabric,
         plan=run.plan,
@@ -69,7 +73,7 @@ def run_stage(
         dataset=dataset,
         epochs=epochs,
         readers=readers,
-        losses=build_losses(stage),
+        losses=losses,
         folder=run.folder.path,
         on_step=on_step,
         on_checkpoint=lambda now: run.checkpoint(index, {**now, "before": before}),
@@ -130,7 +134,7 @@ def selector(
 
     def measure() -> tuple[float, bool]:
         split = TableSplit(select.split, dataset, lambda m: moving.get(m) or run.reader(dataset, m))
-        return task.run(run.space, split).metrics[task.primary], task.higher_is_better
+        return float(task.run(run.space, split).metrics[task.primary]), task.higher_is_better
 
     return measure
 
@@ -148,6 +152,12 @@ def finish(
         RunFailed: if a frozen part changed.
     """
     space, trained, position = run.space, trainer.job.trained, trainer.job.position
+    if position.nonfinite:
+        log.warning("stage %s: %d steps were not finite and skipped", told.name, position.nonfinite)
+    if math.isnan(position.loss):
+        raise RunFailed(
+            f"stage {told.name}: no step had a finite loss and gradient. Lower lr, or look at the data"
+        )
     after = hash_parts(space)
     changed = [p for p in before if p not in trained and before[p] != after.get(p)]
     if changed:

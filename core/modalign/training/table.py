@@ -7,7 +7,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -23,14 +23,7 @@ from modalign.errors import UserError, suggest
 
 from .plan import Source, SplitBy
 
-READERS: dict[str, Callable[[Path], pa.Table]] = {
-    ".parquet": lambda p: pyarrow.parquet.read_table(p),
-    ".csv": lambda p: pyarrow.csv.read_csv(
-        p, convert_options=pa.csv.ConvertOptions(strings_can_be_null=True)
-    ),
-    ".jsonl": lambda p: pyarrow.json.read_json(p),
-    ".json": lambda p: pyarrow.json.read_json(p),
-}
+READERS = (".parquet", ".csv", ".jsonl", ".json")
 
 
 def locate(path: str, folder: Path) -> Path:
@@ -51,28 +44,48 @@ def locate(path: str, folder: Path) -> Path:
     return found
 
 
-def read_table(path: Path) -> pa.Table:
+def read_table(path: Path, text: Iterable[str] = ()) -> pa.Table:
     """A Parquet, CSV or JSON-lines file as an Arrow table.
+
+    Inputs:
+        text: columns of a CSV file that are text whatever they look like. Only an empty CSV field
+            is missing: "null" and "NA" are words.
 
     Raises:
         UserError: if it is of another kind or damaged.
     """
-    reader = READERS.get(path.suffix.lower())
-    if reader is None:
+    kind = path.suffix.lower()
+    if kind not in READERS:
         raise UserError(f"{path.name}: cannot read '{path.suffix}' tables; use one of {', '.join(READERS)}")
     try:
-        return reader(path)
+        if kind == ".parquet":
+            return pyarrow.parquet.read_table(path)
+        if kind == ".csv":
+            types = {column: pa.string() for column in text}
+            options = pa.csv.ConvertOptions(null_values=[""], strings_can_be_null=True, column_types=types)
+            return pyarrow.csv.read_csv(path, convert_options=options)
+        return pyarrow.json.read_json(path)
     except (pa.ArrowException, OSError) as error:
-        raise UserError(
-            f"{path.name}: not a readable {path.suffix[1:]} table: {str(error).splitlines()[0]}"
-        ) from None
+        reason = str(error).splitlines()[0]
+        raise UserError(f"{path.name}: not a readable {path.suffix[1:]} table: {reason}") from None
+
+
+def _label(value: Any, column: str | None) -> str | None:
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return None
+    if isinstance(value, list | dict):
+        raise UserError(f"the label column '{column}' holds {type(value).__name__}s; a row has one label")
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
 def _numeric(value: Any) -> bool:
-    """Whether a list is an array (of any depth) rather than a list of alternatives."""
-    while isinstance(value, list) and value:
-        value = value[0]
-    return isinstance(value, int | float)
+    """Whether a list is an array (of any depth, with holes) rather than a list of alternatives."""
+    for one in value:
+        if isinstance(one, list):
+            return _numeric(one)
+        if one is not None:
+            return isinstance(one, int | float)
+    return False
 
 
 @dataclass(frozen=True)
@@ -118,12 +131,20 @@ class Table:
     ) -> None:
         files = {"": source.table} if source.table else dict(source.tables or {})
         paths = {split: locate(file, folder) for split, file in files.items()}
-        parts = [read_table(path) for path in paths.values()]
-        self.path = next(iter(paths.values()))
-        self.root = folder / source.root if source.root else self.path.parent
-        self.arrow = pa.concat_tables(parts, promote_options="permissive").combine_chunks()
-        self.columns = source.columns or {m: m for m in modalities if m in self.arrow.column_names}
         self.literal = set(literal)
+        named = source.columns or {m: m for m in modalities}
+        parts = [
+            read_table(path, [c for m, c in named.items() if m in self.literal]) for path in paths.values()
+        ]
+        self.path = next(iter(paths.values()))
+        roots = [folder / source.root if source.root else path.parent for path in paths.values()]
+        self.roots = [root for root, part in zip(roots, parts, strict=True) for _ in range(len(part))]
+        try:
+            self.arrow = pa.concat_tables(parts, promote_options="permissive")
+        except pa.ArrowException as error:
+            names = ", ".join(path.name for path in paths.values())
+            raise UserError(f"the tables {names} do not fit together: {error}") from None
+        self.columns = source.columns or {m: m for m in modalities if m in self.arrow.column_names}
         self.label = source.label
         by = source.split.column if isinstance(source.split, SplitBy) else source.split
         wanted = [*self.columns.values(), *filter(None, (source.label, by))]
@@ -155,17 +176,25 @@ class Table:
                     digest.update(buffer or b"")
         return digest.hexdigest()
 
-    def labels(self) -> list[Any]:
-        return self.arrow[self.label].to_pylist() if self.label else [None] * len(self)
+    def labels(self) -> list[str | None]:
+        """By row, the label as text: 1, 1.0 and "1" are one class. None where there is none."""
+        values = self.arrow[self.label].to_pylist() if self.label else [None] * len(self)
+        return [_label(value, self.label) for value in values]
 
     def filled(self, modality: str) -> list[bool]:
         """By row: whether the modality's cell holds anything at all (without reading it)."""
         column = self.columns.get(modality)
         if column is None:
             return [False] * len(self)
-        if pa.types.is_nested(self.arrow[column].type):
+        values = self.arrow[column]
+        if pa.types.is_nested(values.type):
             return [bool(self.cells(modality, row)) for row in range(len(self))]
-        return pc.is_valid(self.arrow[column]).to_pylist()
+        filled = pc.is_valid(values)
+        if pa.types.is_floating(values.type):
+            filled = pc.and_(filled, pc.invert(pc.is_nan(values)))
+        elif pa.types.is_string(values.type) and modality not in self.literal:
+            filled = pc.and_(filled, pc.not_equal(values, ""))
+        return pc.fill_null(filled, False).to_pylist()
 
     def cells(self, modality: str, row: int) -> list[Cell]:
         """The alternatives in one cell; none where the modality is missing."""
@@ -173,19 +202,19 @@ class Table:
         if known is None:
             column = self.columns.get(modality)
             value = None if column is None else self.arrow[column][row].as_py()
-            known = [Cell(v) for v in self._values(value, modality in self.literal)]
+            known = [Cell(v) for v in self._values(value, modality in self.literal, self.roots[row])]
             self._cells[modality, row] = known
         return known
 
-    def _values(self, value: Any, literal: bool) -> list[Any]:
+    def _values(self, value: Any, literal: bool, root: Path) -> list[Any]:
         if value is None or (isinstance(value, float) and math.isnan(value)):
             return []
         if isinstance(value, list) and not _numeric(value):
-            return [one for v in value for one in self._values(v, literal)]
+            return [one for v in value for one in self._values(v, literal, root)]
         if isinstance(value, dict) and value.keys() <= {"bytes", "path"}:
             if value.get("bytes") is not None:
                 return [value["bytes"]]
             value, literal = value.get("path"), False
-            if value is None:
-                return []
-        return [self.root / value] if isinstance(value, str) and not literal else [value]
+        if isinstance(value, str) and not literal:
+            return [root / value] if value else []
+        return [] if value is None else [value]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from torch import nn
+
 from modalign.contracts import Loss, Projection
 from modalign.errors import UserError
 from modalign.plugin import loader
@@ -23,6 +25,8 @@ ALWAYS = frozenset({"tokens", "ids", "momentum"})
 
 def check_modalities(plan: Plan) -> Iterator[Problem]:
     for name, modality in plan.modalities.items():
+        if name in ("projection", "temperature") or hasattr(nn.ModuleDict, name):
+            yield Meaning(("modalities", name), f"'{name}' is a name the space needs itself: choose another")
         place: Place = ("modalities", name, "encoder")
         encoder, problems = component("encoders", modality.encoder.name, place)
         yield from problems
@@ -35,7 +39,13 @@ def check_modalities(plan: Plan) -> Iterator[Problem]:
         yield from problems
         if reader is not None:
             spec = type(modality.encoder)(reads, modality.read)
-            yield from (Meaning(("modalities", name, "read"), text) for text in spec.check(reader))
+            wrong = spec.check(reader)
+            yield from (Meaning(("modalities", name, "read"), text) for text in wrong)
+            if not wrong:
+                try:
+                    reader(**spec.keywords())
+                except (UserError, ValueError, TypeError) as error:
+                    yield Meaning(("modalities", name, "read"), str(error))
 
 
 def check_projection(plan: Plan, start: Space | None) -> Iterator[Problem]:

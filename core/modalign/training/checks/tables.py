@@ -48,7 +48,11 @@ def check_data(prepared: Prepared) -> Iterator[Problem]:
                     f"no column for '{m}': write columns: {{{m}: COLUMN}} (the table has: {columns})",
                 )
         if owner is not None:
-            yield from check_split(dataset, "train", place)
+            wrong = list(check_split(dataset, "train", place))
+            yield from wrong
+            known = set(align) <= set(all_names(prepared))
+            if known and not wrong and not any(dataset.usable("train", align, min(2, len(list(align))))):
+                yield Meaning(place, f"no row of split 'train' holds two of {', '.join(align)}")
             if owner.select is not None:
                 yield from check_split(dataset, owner.select.split, place)
 
