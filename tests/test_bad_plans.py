@@ -250,3 +250,27 @@ def test_a_loss_that_needs_what_the_plan_does_not_give(
     assert "needs 'labels'" in str(error.value)
     assert "data.label" in str(error.value)
     assert "needs 'log_sigma'" in str(error.value)
+
+
+def test_names_the_space_needs_itself(plan: Plan, in_tmp: Path) -> None:
+    plan["modalities"]["temperature"] = plan["modalities"].pop("audio")
+    plan["modalities"]["values"] = {"encoder": "minilm"}
+    with pytest.raises(modalign.UserError) as error:
+        modalign.align(plan)
+    assert "'temperature' is a name the space needs" in str(error.value)
+    assert "'values' is a name the space needs" in str(error.value)
+
+
+def test_a_project_with_a_plan_in_it_is_no_run_folder(plan: Plan, write_plan: Write, in_tmp: Path) -> None:
+    (in_tmp / "project").mkdir()
+    (in_tmp / "project" / "plan.yaml").write_text("name: mine")
+    assert main(["align", str(write_plan(plan)), "--out", "project"]) == 2
+    assert (in_tmp / "project" / "plan.yaml").read_text() == "name: mine"
+
+
+def test_the_space_must_not_lie_in_the_folder_to_be_written(plan: Plan, in_tmp: Path) -> None:
+    one = dict(plan["modalities"])
+    audio = {"audio": one.pop("audio")}
+    modalign.align({**plan, "modalities": one, "stages": plan["stages"][:1], "tasks": []})
+    with pytest.raises(modalign.UserError, match="another name"):
+        modalign.align({**plan, "modalities": audio, "stages": plan["stages"][1:]}, start="runs/tiny/space")

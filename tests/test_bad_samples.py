@@ -130,3 +130,27 @@ def test_a_loss_that_is_not_finite_skips_steps_then_stops(
     monkeypatch.setattr(InfoNCE, "forward", lambda self, z: honest(self, z) * float("inf"))
     with pytest.raises(RunFailed, match="max_nonfinite"):
         modalign.align({**plan, "max_nonfinite": 3})
+
+
+def test_a_gradient_that_is_not_finite_is_skipped_too(
+    plan: Plan, in_tmp: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from modalign.losses import InfoNCE
+    from modalign.training import RunFailed
+
+    honest, calls = InfoNCE.forward, {"n": 0}
+
+    def poisoned(self: InfoNCE, z: modalign.Embeddings) -> Any:
+        calls["n"] += 1
+        value = honest(self, z)
+        if calls["n"] == 2:
+            value.register_hook(lambda grad: grad * float("nan"))
+        return value
+
+    monkeypatch.setattr(InfoNCE, "forward", poisoned)
+    modalign.align(plan)
+    stages = json.loads(Path("runs/tiny/report.json").read_text())["stages"]
+    assert [s["nonfinite_steps"] for s in stages] == [1, 0]
+    monkeypatch.setattr(InfoNCE, "forward", lambda self, z: honest(self, z) * float("nan"))
+    with pytest.raises(RunFailed, match="no step"):
+        modalign.align({**plan, "max_nonfinite": 99})

@@ -80,3 +80,11 @@ def test_seeded_leaves_no_trace() -> None:
     assert float(torch.rand(())) == expected
     with seeded("inside"):
         assert float(torch.rand(())) == inside
+
+
+def test_a_damaged_one_does_not_count_among_those_kept(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path, 9, {"step": 9}, keep=1).write_bytes(b"damaged")
+    with pytest.warns(UserWarning, match="damaged"):
+        assert latest_checkpoint(tmp_path) is None
+    save_checkpoint(tmp_path, 1, {"step": 1}, keep=1)
+    assert latest_checkpoint(tmp_path) == {"step": 1}

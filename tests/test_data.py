@@ -51,6 +51,7 @@ def test_every_format_gives_the_same_cells(name: str, tmp_path: Path) -> None:
         ([{"bytes": b"x", "path": None}, {"bytes": None, "path": None}], [b"x"]),
         ([[1.0, 2.0], [3.0, 4.0]], [[[1.0, 2.0], [3.0, 4.0]]]),
         ([1, 2, 3], [[1, 2, 3]]),
+        ([None, 140.0, 3.2], [[None, 140.0, 3.2]]),
         (["a", None, "b"], ["FOLDER/a", "FOLDER/b"]),
         ([], []),
         (b"raw", [b"raw"]),
@@ -154,3 +155,32 @@ def test_a_damaged_table(tmp_path: Path) -> None:
     (tmp_path / "t.parquet").write_bytes(b"PAR1 and then nothing")
     with pytest.raises(modalign.UserError, match="not a readable"):
         Dataset(Data(table="t.parquet"), tmp_path, ["word"], ["word"])
+
+
+def test_words_that_look_like_nothing_or_numbers_stay_words(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("word,picture\nnull,a\nNA,b\n7,\n,c\n")
+    data = Dataset(Data(table="t.csv"), tmp_path, ["word", "picture"], ["word"])
+    assert [[c.value for c in data.cells("word", i)] for i in range(4)] == [["null"], ["NA"], ["7"], []]
+    assert data.tables[0].filled("picture") == [True, True, False, True]
+
+
+def test_paths_belong_to_their_own_table(tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        (tmp_path / split).mkdir()
+        (tmp_path / split / "t.csv").write_text(f"picture\n{split}.png\n")
+    files = {"train": "train/t.csv", "test": "test/t.csv"}
+    data = Dataset(Data(tables=files), tmp_path, ["picture"], [])
+    assert [data.cells("picture", i)[0].value for i in (0, 1)] == [
+        tmp_path / "train/train.png",
+        tmp_path / "test/test.png",
+    ]
+
+
+def test_a_label_is_one_class_however_it_is_stored(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"word": ["a", "b"], "n": [2, 10]}), tmp_path / "a.parquet")
+    pq.write_table(pa.table({"word": ["c", "d"], "n": [10.0, float("nan")]}), tmp_path / "b.parquet")
+    pq.write_table(pa.table({"word": ["e"], "n": ["2"]}), tmp_path / "c.parquet")
+    mix = [{"table": f"{name}.parquet"} for name in "abc"]
+    data = Dataset(Data(mix=mix, label="n"), tmp_path, ["word"], ["word"])
+    assert data.classes == ("2", "10")
+    assert data.labels == [0, 1, 1, -1, 0]

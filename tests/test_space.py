@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -179,3 +180,33 @@ def test_eval_command(saved: Path, plan: Plan, in_tmp: Path, capsys: pytest.Capt
         assert found[task] == pytest.approx(metrics)
     assert main(["eval", str(saved), "plan.json", "tasks.0.to=smell"]) == 2
     assert "'smell'" in capsys.readouterr().err
+
+
+def test_saving_never_deletes_anything_else(saved: Path, tmp_path: Path) -> None:
+    space = modalign.load(saved)
+    mine = tmp_path / "docs"
+    mine.mkdir()
+    (mine / "thesis.txt").write_text("precious")
+    with pytest.raises(modalign.UserError, match="something else"):
+        space.save(mine)
+    assert (mine / "thesis.txt").read_text() == "precious"
+    space.save(saved)  # over a space: replaced
+    os.replace(saved, saved.with_name(".space.old"))  # as a process killed between the two moves leaves it
+    space.save(saved)
+    assert modalign.load(saved).modalities == space.modalities
+
+
+def test_a_carried_encoder_without_weights_is_damage(saved: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    weights = load_file(saved / "model.safetensors")
+    save_file(
+        {k: v for k, v in weights.items() if not k.startswith("encoders.")}, saved / "model.safetensors"
+    )
+    with pytest.raises(modalign.UserError, match="damaged"):
+        modalign.load(saved)
+
+
+def test_one_value_is_no_list(saved: Path) -> None:
+    with pytest.raises(modalign.UserError, match="list of values"):
+        modalign.load(saved).embed("text", "one")
