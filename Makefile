@@ -6,17 +6,17 @@ PLUGINS := $(patsubst %/pyproject.toml,-e %,$(filter-out plugins/text/pyproject.
 # Threads that wait without spinning: far faster wherever the cores are shared.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: demo test quick lint clean
+.PHONY: demo test test-all lint clean
 
 demo: $(VENV)/ready  ## Align pictures, names and voices; watch the run with `modalign ui`
 	$(BIN)/python examples/demo/make_table.py
 	$(BIN)/modalign align examples/demo/demo.yaml
 
-test: $(VENV)/ready lint  ## Everything that needs no data folder; real data too where MODALIGN_DATA is
-	$(BIN)/pytest -n 2 --dist worksteal
-
-quick: $(VENV)/ready  ## Without the tests that take minutes
+test: $(VENV)/ready lint  ## What CI runs; real data too where MODALIGN_DATA, or ../shared/data, is
 	$(BIN)/pytest -n 2 --dist worksteal -m "not slow"
+
+test-all: $(VENV)/ready lint  ## With the tests that take minutes: installs, rollbacks, languages
+	$(BIN)/pytest -n 2 --dist worksteal
 
 lint: $(VENV)/ready
 	$(BIN)/ruff check .
@@ -29,4 +29,4 @@ $(VENV)/ready: pyproject.toml constraints.txt $(wildcard plugins/*/pyproject.tom
 	touch $@
 
 clean:
-	rm -rf $(VENV) runs mlflow.db
+	rm -rf $(VENV)

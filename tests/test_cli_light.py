@@ -150,17 +150,21 @@ def test_doctor_reports_and_clears_the_cache(tmp_path, capsys, monkeypatch):
     folder = tmp_path / "features" / "some-encoder"
     folder.mkdir(parents=True)
     (folder / "part.bin").write_bytes(b"x" * 2048)
+    (folder / "about.json").write_text("{}")
+    (mine := tmp_path / "features" / "mine").mkdir()
+    (mine / "thesis.txt").write_text("precious")
     assert main.main(["doctor", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["python"].startswith(f"{sys.version_info.major}.{sys.version_info.minor}.")
     assert "modalign" in {plugin["distribution"] for plugin in found["plugins"]}
-    assert len(found["cache"]) == 1
+    assert len(found["cache"]) == 1  # only what the cache wrote
     assert "cache freed" not in found
     assert main.main(["doctor", "--clear-cache"]) == 0
     out, err = capsys.readouterr()
     assert "cache freed" in out
     assert "problem" in err
     assert not folder.exists()
+    assert (mine / "thesis.txt").exists()
 
 
 @pytest.mark.parametrize(

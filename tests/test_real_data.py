@@ -12,7 +12,6 @@ import pytest
 import torch
 import yaml
 
-pytestmark = pytest.mark.slow
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
 
@@ -53,6 +52,7 @@ def test_digits_never_paired(shared_data: Path, in_tmp: Path, monkeypatch: pytes
         assert torch.equal(first.embed(name, values), space.embed(name, values))
 
 
+@pytest.mark.slow
 def test_emoji_names_and_other_languages(
     shared_data: Path, in_tmp: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

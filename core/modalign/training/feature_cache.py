@@ -123,8 +123,8 @@ def folder_size(folder: Path) -> int:
 def cache_report() -> list[dict[str, Any]]:
     """One row per encoder: what it is, its entries and bytes on disk."""
     rows = []
-    for folder in sorted(p for p in cache_folder().glob("*") if p.is_dir()):
-        about = folder / ABOUT
+    for about in sorted(cache_folder().glob(f"*/{ABOUT}")):
+        folder = about.parent
         indexes = sum(f.stat().st_size for f in folder.glob(f"*{INDEX}"))
         try:
             known = json.loads(about.read_text())
