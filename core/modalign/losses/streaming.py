@@ -57,7 +57,7 @@ def log_sum_exp(
     if partner is not None and not (2 * partner == len(a) if own else 0 <= partner <= len(other) - len(a)):
         raise ValueError(f"partner {partner}: {len(a)} rows and {len(other)} columns do not pair up so")
     kind = torch.promote_types(torch.promote_types(a.dtype, other.dtype), torch.float32)
-    layout = Layout(own, partner, keys, columns and not own, tile_size(a.device, kind.itemsize, tile))
+    layout = Layout(own, partner, keys, columns and not own, tile_size(a.device, kind.itemsize, tile, own))
     return _LogSumExp.apply(a, other, as_scalar(scale), layout, kind)
 
 
