@@ -6,6 +6,7 @@ import getpass
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from .database import make_database
 from .names import flatten, mlflow_name, redact
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ def connect(uri: str) -> Any:
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
 
+    make_database(uri)
     try:
         return MlflowClient(uri)
     except MlflowException as error:
