@@ -12,6 +12,9 @@ def register_projections() -> list[Component]:
             "OneEncoder's shared transformer with a token per modality",
         ),
         Component("linear", "modalign.projections.linear:Linear", "masked mean, one linear map"),
+        Component(
+            "mean", "modalign.projections.mean:Mean", "masked mean of the aligned tokens, nothing to train"
+        ),
         Component("mlp", "modalign.projections.mlp:MLP", "masked mean, a two-layer perceptron"),
     ]
 

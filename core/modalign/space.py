@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .alignment import AlignmentLayer
+from .alignment import alignment_layer
 from .combine import combined
 from .contracts import BadSample, Encoder, Features, Modality
 from .errors import UserError, suggest
@@ -61,12 +61,21 @@ class Space(nn.Module):
         projection: the projection's component and arguments.
         temperature: what cosines are divided by before a softmax.
         dropout: of the alignment layers.
+        alignment: their kind: "mlp" (OneEncoder's), "linear" or "residual" (linear plus a perceptron).
     """
 
-    def __init__(self, dim: int, projection: Spec, temperature: float = 0.07, dropout: float = 0.1) -> None:
+    def __init__(
+        self,
+        dim: int,
+        projection: Spec,
+        temperature: float = 0.07,
+        dropout: float = 0.1,
+        alignment: str = "mlp",
+    ) -> None:
         super().__init__()
         self.dim = dim
         self.dropout = dropout
+        self.alignment = alignment
         self.projection_spec = Spec(loader.resolve("projections", projection.name).full_name, projection.args)
         self.projection = loader.load("projections", projection.name)(dim=dim, **projection.keywords())
         self.layers = nn.ModuleDict()
@@ -96,7 +105,7 @@ class Space(nn.Module):
         """
         if name in self.entries:
             raise UserError(f"the space has a modality '{name}' already; choose another name")
-        self.layers[name] = AlignmentLayer(entry.width, self.projection.width, self.dropout)
+        self.layers[name] = alignment_layer(self.alignment, entry.width, self.projection.width, self.dropout)
         self.projection.add_modality(name, founder=founder)
         self.entries[name] = replace(entry, founder=founder)
         if encoder is not None:

@@ -43,6 +43,7 @@ def config(space: Space) -> dict[str, Any]:
         "modalign": __version__,
         "plugins": versions,
         "dim": space.dim,
+        "alignment": space.alignment,
         "dropout": space.dropout,
         "projection": space.projection_spec.value(),
         "modalities": {
@@ -153,7 +154,12 @@ def load(source: str | os.PathLike[str], device: str | torch.device = "cpu") -> 
 
 
 def _build(about: dict[str, Any], tensors: dict[str, torch.Tensor]) -> Space:
-    space = Space(about["dim"], Spec.of(about["projection"]), dropout=about["dropout"])
+    space = Space(
+        about["dim"],
+        Spec.of(about["projection"]),
+        dropout=about["dropout"],
+        alignment=about.get("alignment", "mlp"),
+    )
     for name, saved in about["modalities"].items():
         entry = SpaceModality(
             **{**saved, "modality": Spec.of(saved["modality"]), "encoder": Spec.of(saved["encoder"])}

@@ -42,7 +42,8 @@ def build_encoders(plan: Plan) -> dict[str, Encoder]:
 def build_space(plan: Plan) -> Space:
     """An empty space of the plan's shape."""
     with seeded(plan.seed, "projection"):
-        return Space(plan.space.dim, plan.space.projection, plan.space.temperature.init, plan.space.dropout)
+        shape = plan.space
+        return Space(shape.dim, shape.projection, shape.temperature.init, shape.dropout, shape.alignment)
 
 
 def space_modality(plan: ModalityPlan, encoder: Encoder) -> SpaceModality:

@@ -13,7 +13,7 @@ from .checks import prepare
 from .loop import steps_per_epoch
 from .plan_file import read_plan
 from .sampler import Epochs
-from .stage import StageModel, trained_parts
+from .stage import count_parameters, trained_parts
 
 
 def describe(plan: str | os.PathLike[str], overrides: Iterable[str] = (), start: str | None = None) -> str:
@@ -28,24 +28,24 @@ def describe(plan: str | os.PathLike[str], overrides: Iterable[str] = (), start:
     encoders = build_encoders(plan_)
     rows = [["stage", "aligns", "rows", "epochs", "steps", "trained", "+ encoders", "trains"]]
     for i, stage in enumerate(plan_.stages):
-        first = prepared.start is None and i == 0
-        new = enter_stage(plan_, space, stage, encoders, founders=first)
-        trained = trained_parts(plan_, stage, new, first=first)
+        fresh = prepared.start is None
+        new = enter_stage(plan_, space, stage, encoders, founders=fresh and i == 0)
+        trained = trained_parts(plan_, stage, new, first=fresh and i == plan_.first_trained)
         data = plan_.stage_data(stage)
         assert data is not None
         dataset = prepared.dataset(data)
         usable = dataset.usable("train", stage.align, min(2, len(stage.align)))
         epochs = Epochs(usable, dataset.weights, stage.batch_size, plan_.seed, stage.name)
-        parts = StageModel(space, trained, 1 / plan_.space.temperature.min).parameters_by_part()
-        counts = {name: sum(p.numel() for p in parameters) for name, parameters in parts.items()}
+        solved = stage.closed_form is not None
+        counts = count_parameters(space, trained)
         encoder = sum(n for name, n in counts.items() if name.startswith("encoder:"))
         rows.append(
             [
                 stage.name,
                 ", ".join(stage.align),
                 f"{epochs.size:,}",
-                str(stage.epochs),
-                f"{steps_per_epoch(stage, epochs) * stage.epochs:,}",
+                "1" if solved else str(stage.epochs),
+                "1" if solved else f"{steps_per_epoch(stage, epochs) * stage.epochs:,}",
                 f"{sum(counts.values()) - encoder:,}",
                 f"{encoder:,}",
                 ", ".join(sorted(trained.parts)),

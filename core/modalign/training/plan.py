@@ -124,6 +124,8 @@ class SpacePlan(Part):
 
     dim: Annotated[int, Field(ge=1)] = 256
     projection: Component = Spec("universal")
+    alignment: Literal["mlp", "linear", "residual"] = "mlp"
+    """The kind of the alignment layers; what a ``closed_form`` stage solves is linear."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """Of the alignment layers."""
     temperature: Annotated[Temperature, BeforeValidator(_temperature)] = Temperature()
@@ -140,14 +142,28 @@ class Select(Part):
     split: str = "val"
 
 
+class ClosedForm(Part):
+    """Alignment layers solved from covariances. A plain word means that method."""
+
+    method: Literal["ridge", "procrustes", "cca", "csa"]
+    regularisation: Annotated[float, Field(ge=0)] | None = None
+    """Added to the diagonal of covariances, as a share of the mean variance; None: estimated."""
+
+
+def _method(value: Any) -> Any:
+    return {"method": value} if isinstance(value, str) else value
+
+
 class StagePlan(Part):
     """One training phase."""
 
     name: Name
     align: Annotated[list[str], Field(min_length=1)]
     """Modalities compared in this stage: new ones are trained, those already in the space are anchors."""
-    losses: Annotated[dict[str, Any], Field(min_length=1)]
+    losses: dict[str, Any] = {}
     """Weights by loss: ``{infonce: 1.0}``, or ``{infonce: {weight: 1.0, symmetric: false}}``."""
+    closed_form: Annotated[ClosedForm, BeforeValidator(_method)] | None = None
+    """Instead of ``losses``: one pass over the features, no gradient."""
     pairs: list[Annotated[list[str], Field(min_length=2, max_length=2)]] | None = None
     """Which pairs are compared; by default every pair of ``align`` that has something to train."""
     data: Data | None = None
@@ -186,7 +202,15 @@ class StagePlan(Part):
         return parts
 
     @model_validator(mode="after")
-    def _weights(self) -> StagePlan:
+    def _one_way(self) -> StagePlan:
+        if bool(self.losses) == (self.closed_form is not None):
+            raise ValueError("write either 'losses', with at least one of them, or 'closed_form'")
+        if self.closed_form is not None:
+            used = {"name", "align", "closed_form", "pairs", "data", "unfreeze"}
+            fields = type(self).model_fields
+            idle = [k for k, f in fields.items() if k not in used and getattr(self, k) != f.get_default()]
+            if idle:
+                raise ValueError(f"a closed_form stage has no use for {', '.join(idle)}")
         self.weights()
         return self
 
@@ -251,6 +275,11 @@ class Plan(Part):
     """Keep the features of frozen encoders on disk."""
     max_nonfinite: Annotated[int, Field(ge=0)] = 10
     """Steps with a loss that is not finite, skipped each, after which the run stops."""
+
+    @property
+    def first_trained(self) -> int:
+        """The number of the first stage with losses: it trains what all modalities share."""
+        return next((i for i, stage in enumerate(self.stages) if stage.losses), len(self.stages))
 
     def stage_data(self, stage: StagePlan) -> Data | None:
         return stage.data or self.data

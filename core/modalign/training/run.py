@@ -28,7 +28,7 @@ from .build import (
     versions,
 )
 from .checkpoint import latest_checkpoint
-from .checks import Prepared, prepare
+from .checks import Prepared, check_widths, prepare
 from .context import Context
 from .metric_log import MetricLog
 from .plan import Plan
@@ -84,6 +84,7 @@ def align(
     space = prepared.start or build_space(prepared.plan)
     for m in space.modalities:
         space.encoder(m)  # here a missing or other one shows, before anything is written
+    check_widths(prepared.plan, encoders, space)
     with ExitStack() as stack:
         metrics = None
         if fabric.is_global_zero:

@@ -33,8 +33,10 @@ class Trained:
 
 def trained_parts(plan: Plan, stage: StagePlan, new: Sequence[str], *, first: bool) -> Trained:
     """By default: the new modalities, their encoders where the plan says so, and in a space's first
-    stage the projection and the temperature. ``unfreeze`` adds to it."""
+    stage with losses the projection and the temperature. ``unfreeze`` adds to it."""
     parts = {*new, *stage.unfreeze}
+    if stage.closed_form is not None:
+        return Trained(frozenset(parts))
     parts |= {f"encoder:{m}" for m in new if plan.modalities[m].trainable}
     if first:
         parts.add("projection")
@@ -49,6 +51,18 @@ def stage_pairs(stage: StagePlan, trained: Trained) -> tuple[tuple[str, str], ..
         return tuple((a, b) for a, b in stage.pairs)
     every = tuple(combinations(stage.align, 2))
     return tuple(p for p in every if any(trained.moves(m) for m in p)) or every
+
+
+def count_parameters(space: Space, trained: Trained) -> dict[str, int]:
+    """The parameters that a stage trains, by part; each counted once."""
+    counts: dict[str, int] = {}
+    seen: set[int] = set()
+    for part, tensors in space.parts():
+        for _, tensor in tensors:
+            if part in trained and isinstance(tensor, nn.Parameter) and id(tensor) not in seen:
+                seen.add(id(tensor))
+                counts[part] = counts.get(part, 0) + tensor.numel()
+    return counts
 
 
 def hash_parts(space: Space) -> dict[str, str]:

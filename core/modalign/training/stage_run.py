@@ -6,6 +6,7 @@ import logging
 import math
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from modalign.contracts import Stage
@@ -13,13 +14,14 @@ from modalign.contracts import Stage
 from .context import Context
 from .data import Dataset
 from .evaluate import TableSplit, build_task
-from .job import Metrics, RunFailed, StageJob, build_losses, steps_per_epoch
+from .job import Metrics, Position, RunFailed, StageJob, build_losses, steps_per_epoch
 from .loop import Trainer
 from .plan import StagePlan
 from .reader import Reader
 from .rng import seeded
 from .sampler import Epochs
-from .stage import Trained, hash_parts, trained_parts
+from .solve import solve_stage
+from .stage import Trained, count_parameters, hash_parts, trained_parts
 
 log = logging.getLogger("modalign")
 
@@ -36,24 +38,27 @@ def run_stage(
         if m in stage.align or f"encoder:{m}" in stage.unfreeze:
             run.space.encoder(m)
     run.space.to(run.fabric.device)
-    trained = trained_parts(run.plan, stage, new, first=run.prepared.start is None and index == 0)
+    first = run.prepared.start is None and index == run.plan.first_trained
+    trained = trained_parts(run.plan, stage, new, first=first)
     before = state["before"] if state else hash_parts(run.space)
     data = run.plan.stage_data(stage)
     assert data is not None
     dataset = run.prepared.dataset(data)
     epochs = stage_epochs(run.plan.seed, stage, dataset)
+    solved = stage.closed_form is not None
     told = Stage(
         name=stage.name,
         index=index,
-        epochs=stage.epochs,
-        steps=steps_per_epoch(stage, epochs) * stage.epochs,
+        epochs=1 if solved else stage.epochs,
+        steps=1 if solved else steps_per_epoch(stage, epochs) * stage.epochs,
         batch_size=stage.batch_size,
         first_step=run.step - (state["position"]["stage_step"] if state else 0),
         config=stage.model_dump(mode="json"),
     )
     run.event("stage_started", stage=told)
     readers = {
-        m: run.reader(dataset, m, frozen=f"encoder:{m}" not in trained, augmented=True) for m in stage.align
+        m: run.reader(dataset, m, frozen=f"encoder:{m}" not in trained, augmented=not solved)
+        for m in stage.align
     }
     encoding = encode(run, readers, [int(row) for table in epochs.tables for row in table])
 
@@ -62,30 +67,56 @@ def run_stage(
         run.record(stage.name, metrics)
         run.event("step_finished", stage=told, step=step, metrics=metrics)
 
-    with seeded(run.plan.seed, "losses", stage.name):
-        losses = build_losses(stage)
-    job = StageJob(
-        fabric=run.fabric,
-        plan=run.plan,
-        stage=stage,
-        space=run.space,
-        trained=trained,
-        dataset=dataset,
-        epochs=epochs,
-        readers=readers,
-        losses=losses,
-        folder=run.folder.path,
-        on_step=on_step,
-        on_checkpoint=lambda now: run.checkpoint(index, {**now, "before": before}),
-        measure=selector(run, stage, dataset, trained),
-        stopping=lambda: run.stopping,
-    )
-    job.position.step = run.step
-    trainer = Trainer(job)
-    if state:
-        trainer.restore(state)
-    trainer.run()
-    finish(run, told, trainer, before, new, encoding)
+    if solved:
+        position = solve_stage(run.fabric, run.space, stage, trained, epochs, readers, lambda: run.stopping)
+        position.step = run.step + 1
+        on_step(position.step, {"loss": position.loss})
+    else:
+        with seeded(run.plan.seed, "losses", stage.name):
+            losses = build_losses(stage)
+        job = StageJob(
+            fabric=run.fabric,
+            plan=run.plan,
+            stage=stage,
+            space=run.space,
+            trained=trained,
+            dataset=dataset,
+            epochs=epochs,
+            readers=readers,
+            losses=losses,
+            folder=run.folder.path,
+            on_step=on_step,
+            on_checkpoint=lambda now: run.checkpoint(index, {**now, "before": before}),
+            measure=selector(run, stage, dataset, trained),
+            stopping=lambda: run.stopping,
+        )
+        job.position.step = run.step
+        trainer = Trainer(job)
+        if state:
+            trainer.restore(state)
+        trainer.run()
+        position = job.position
+    finish(run, told, Done(position, trained, epochs.size, readers, encoding, before, new))
+
+
+@dataclass(frozen=True)
+class Done:
+    """A stage whose last step is made.
+
+    Inputs:
+        rows: it learnt from.
+        encoding: seconds spent on filling the feature cache.
+        before: the digest of every part when the stage began.
+        new: the modalities it brought into the space.
+    """
+
+    position: Position
+    trained: Trained
+    rows: int
+    readers: dict[str, Reader]
+    encoding: float
+    before: dict[str, str]
+    new: list[str]
 
 
 def stage_epochs(seed: int, stage: StagePlan, dataset: Dataset) -> Epochs:
@@ -139,19 +170,13 @@ def selector(
     return measure
 
 
-def finish(
-    run: Context, told: Stage, trainer: Trainer, before: dict[str, str], new: list[str], encoding: float
-) -> None:
+def finish(run: Context, told: Stage, done: Done) -> None:
     """What follows the last step; the checkpoint at its end makes the stage done.
-
-    Inputs:
-        before: the digest of every part when the stage began.
-        encoding: seconds spent on filling the feature cache.
 
     Raises:
         RunFailed: if a frozen part changed.
     """
-    space, trained, position = run.space, trainer.job.trained, trainer.job.position
+    space, trained, position, before = run.space, done.trained, done.position, done.before
     if position.nonfinite:
         log.warning("stage %s: %d steps were not finite and skipped", told.name, position.nonfinite)
     if math.isnan(position.loss):
@@ -163,25 +188,25 @@ def finish(
     if changed:
         parts = ", ".join(changed)
         raise RunFailed(f"stage {told.name}: frozen parts changed: {parts}; does a module write to buffers?")
-    counts = {part: sum(p.numel() for p in ps) for part, ps in trainer.model.parameters_by_part().items()}
+    counts = count_parameters(space, trained)
     space.requires_grad_(False).eval()
     run.stages.append(
         {
             "name": told.name,
-            "align": list(trainer.job.stage.align),
-            "new": new,
-            "rows": trainer.job.epochs.size,
+            "align": list(told.config["align"]),
+            "new": done.new,
+            "rows": done.rows,
             "epochs": position.epoch,
             "steps": position.stage_step,
-            "encode_seconds": round(encoding, 3),
+            "encode_seconds": round(done.encoding, 3),
             "seconds": round(position.seconds, 3),
             "trained": sorted(trained.parts),
             "trained_parameters": sum(n for part, n in counts.items() if not part.startswith("encoder:")),
             "trained_encoder_parameters": sum(n for p, n in counts.items() if p.startswith("encoder:")),
             "loss": position.loss,
             "nonfinite_steps": position.nonfinite,
-            "unchanged": [p for p in before if before[p] == after.get(p) and _owner(p) not in new],
-            "cache": {m: use for m, reader in trainer.job.readers.items() if (use := reader.cache_use())},
+            "unchanged": [p for p in before if before[p] == after.get(p) and _owner(p) not in done.new],
+            "cache": {m: use for m, reader in done.readers.items() if (use := reader.cache_use())},
         }
     )
     run.measure()

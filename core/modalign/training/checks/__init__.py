@@ -9,12 +9,13 @@ from modalign.space import Space
 from ..data import Dataset
 from ..plan_file import PlanSource, Problem
 from ..plan_form import validate
+from .closed_form import check_widths
 from .components import check_modalities, check_projection
 from .prepared import Meaning, Prepared, modality_component
 from .stages import check_stages
 from .tables import check_data, check_tasks, literal_names
 
-__all__ = ["Prepared", "modality_component", "prepare", "prepare_tasks"]
+__all__ = ["Prepared", "check_widths", "modality_component", "prepare", "prepare_tasks"]
 
 
 def prepare(source: PlanSource, start: Space | None = None) -> Prepared:

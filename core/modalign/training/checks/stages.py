@@ -10,6 +10,7 @@ from modalign.errors import UserError, suggest
 from ..evaluate import build_task
 from ..plan import Plan, StagePlan
 from ..plan_file import Place, Problem
+from .closed_form import unsolvable
 from .components import check_losses
 from .prepared import Meaning, Prepared
 
@@ -31,6 +32,7 @@ def check_stages(prepared: Prepared) -> Iterator[Problem]:
             yield Meaning((*here, "name"), f"two stages are called '{stage.name}'")
         seen.add(stage.name)
         yield from check_align(prepared, stage, (*here, "align"), aligned, first=not used)
+        aligned_before = set(aligned)
         known = set(plan.modalities) | aligned
         aligned |= set(stage.align) & known
         used |= set(stage.align)
@@ -38,6 +40,9 @@ def check_stages(prepared: Prepared) -> Iterator[Problem]:
         for a, b in stage.pairs or []:
             for m in {a, b} - set(stage.align):
                 yield Meaning((*here, "pairs"), f"'{m}' is not in this stage's align")
+        if stage.closed_form is not None:
+            for text in unsolvable(plan, stage, sorted(aligned_before), prepared.start):
+                yield Meaning((*here, "closed_form"), text)
         yield from check_losses(plan, prepared.start, stage, here)
         yield from check_select(plan, stage, here, aligned)
         if plan.stage_data(stage) is None:
