@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from modalign.contracts import Embeddings, Loss
 from modalign.space_files import weights
 
+from .batches import RowBatch, batches
 from .gather import gather_rows, pad_tokens
 from .grad_cache import Outputs, cached_backward
 from .job import Metrics, Position, RunFailed, StageJob, steps_per_epoch
@@ -117,10 +118,10 @@ class Trainer:
         """The rest of the current epoch; one optimiser step per item."""
         job, position, stage = self.job, self.job.position, self.job.stage
         self.wrapped.train()
-        group: list[tuple[Any, dict[str, Loaded]]] = []
+        group: list[RowBatch] = []
         started = time.perf_counter()
-        with Prefetcher(self._batches(position.epoch, position.batch)) as batches:
-            for number, batch in enumerate(batches, position.batch + 1):
+        with Prefetcher(batches(job, position.epoch, position.batch)) as loading:
+            for number, batch in enumerate(loading, position.batch + 1):
                 group.append(batch)
                 if len(group) < stage.accumulate and number < job.epochs.batches:
                     continue
@@ -131,8 +132,8 @@ class Trainer:
                 metrics |= {
                     "lr": rate,
                     "scale": float(self.model.scale().detach()),
-                    "samples_per_second": sum(len(rows) for rows, _ in group) / max(now - started, 1e-9),
-                    "data_seconds": batches.waited(),
+                    "samples_per_second": sum(len(batch.rows) for batch in group) / max(now - started, 1e-9),
+                    "data_seconds": loading.waited(),
                 }
                 started, group = now, []
                 position.batch = number
@@ -140,19 +141,12 @@ class Trainer:
                 position.stage_step += 1
                 yield metrics
 
-    def _batches(self, epoch: int, first: int) -> Iterator[tuple[Any, dict[str, Loaded]]]:
-        """Global row numbers, and this rank's share of them loaded."""
-        fabric = self.job.fabric
-        for rows in self.job.epochs.from_batch(epoch, first):
-            local = rows[fabric.global_rank :: fabric.world_size]
-            yield rows, {m: reader.load(local, epoch) for m, reader in self.job.readers.items()}
-
-    def _step(self, group: list[tuple[Any, dict[str, Loaded]]]) -> Metrics:
+    def _step(self, group: list[RowBatch]) -> Metrics:
         """One optimiser step over a few batches; skipped if a loss is not finite."""
         job, fabric = self.job, self.job.fabric
         totals: Metrics = {}
-        for i, (rows, loaded) in enumerate(group):
-            value, parts = self._backward(rows, loaded, 1 / len(group), last=i == len(group) - 1)
+        for i, batch in enumerate(group):
+            value, parts = self._backward(batch, 1 / len(group), last=i == len(group) - 1)
             if not math.isfinite(value):
                 self.optimizer.zero_grad()
                 return self._skipped(group, value)
@@ -179,9 +173,7 @@ class Trainer:
         job.position.loss = totals["loss"]
         return {**totals, "grad_norm": float(norm) if norm is not None else 0.0}
 
-    def _backward(
-        self, rows: Any, loaded: dict[str, Loaded], share: float, last: bool
-    ) -> tuple[float, Metrics]:
+    def _backward(self, batch: RowBatch, share: float, last: bool) -> tuple[float, Metrics]:
         """Add a batch's share of the step's gradient; the loss and its parts. Nothing if not finite."""
         fabric = self.job.fabric
         local = {
@@ -190,11 +182,12 @@ class Trainer:
                 x.present.to(fabric.device),
                 x.ids.to(fabric.device),
             )
-            for m, x in loaded.items()
+            for m, x in batch.loaded.items()
         }
+        labels = None if batch.labels is None else batch.labels.to(fabric.device)
 
         def loss_of(outputs: Outputs, scale: Tensor) -> tuple[Tensor, Metrics]:
-            return self._loss(rows, local, outputs, scale)
+            return self._loss(labels, local, outputs, scale)
 
         size = self.job.stage.chunk_size
         if size is not None and size < max(len(x.present) for x in local.values()):
@@ -207,7 +200,7 @@ class Trainer:
         return value, parts
 
     def _loss(
-        self, rows: Any, local: dict[str, Loaded], outputs: Outputs, scale: Tensor
+        self, labels: Tensor | None, local: dict[str, Loaded], outputs: Outputs, scale: Tensor
     ) -> tuple[Tensor, Metrics]:
         """The weighted sum of the stage's losses on the global batch, and each part."""
         fabric = self.job.fabric
@@ -216,9 +209,6 @@ class Trainer:
                 outputs = self.tower.with_keys(local, outputs, self.job.stage.chunk_size)
         if fabric.world_size > 1:
             outputs, local = self._gather(outputs, local)
-        labels = None
-        if self.job.dataset.has_labels:
-            labels = torch.tensor([self.job.dataset.labels[int(r)] for r in rows], device=fabric.device)
         z = embeddings(outputs, local, scale, self.pairs, labels)
         return self._weighted(z)
 
@@ -258,14 +248,14 @@ class Trainer:
                     assert isinstance(mean, Tensor)
                     parameter.grad = mean
 
-    def _skipped(self, group: list[tuple[Any, dict[str, Loaded]]], loss: float) -> Metrics:
+    def _skipped(self, group: list[RowBatch], loss: float) -> Metrics:
         job = self.job
         job.position.nonfinite += 1
         if job.fabric.is_global_zero:
             record = {
                 "stage": job.stage.name,
                 "step": job.position.step + 1,
-                "rows": [int(r) for rows, _ in group for r in rows],
+                "rows": [int(row) for batch in group for row in batch.rows],
             }
             with (job.folder / "nonfinite.jsonl").open("a") as file:
                 file.write(json.dumps(record) + "\n")

@@ -174,6 +174,9 @@ class StagePlan(Part):
     """Rows that encoders and projection see at once, on each device, while the loss sees the whole
     batch (GradCache): less memory for one more forward pass. None: all at once."""
     accumulate: Annotated[int, Field(ge=1)] = 1
+    latent_mix: Annotated[float, Field(gt=0)] | None = None
+    """Train on mixtures of two rows' features (FuseMix), in shares drawn from Beta(alpha, alpha):
+    this is alpha. Frozen encoders with cached features only."""
     lr: Annotated[float, Field(gt=0)] = 1e-3
     weight_decay: Annotated[float, Field(ge=0)] = 1e-3
     warmup: Annotated[float, Field(ge=0, lt=1)] = 0.05

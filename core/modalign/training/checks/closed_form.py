@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 
 from modalign.contracts import Encoder
 from modalign.errors import UserError
@@ -12,11 +12,11 @@ from modalign.space import Space
 from ..plan import Plan, StagePlan
 
 
-def unsolvable(plan: Plan, stage: StagePlan, aligned: Sequence[str], space: Space | None) -> Iterator[str]:
+def unsolvable(plan: Plan, stage: StagePlan, new: Collection[str], space: Space | None) -> Iterator[str]:
     """What keeps a stage from being solved in closed form.
 
     Inputs:
-        aligned: the modalities in the space before the stage.
+        new: the modalities it brings into the space.
         space: the one that the run starts from.
     """
     assert stage.closed_form is not None
@@ -29,8 +29,7 @@ def unsolvable(plan: Plan, stage: StagePlan, aligned: Sequence[str], space: Spac
             f"{alignment}, projection: {space.projection_spec.name if space else projection})"
             + ("" if space else ". Write space: {alignment: linear, projection: mean}")
         )
-    new = [m for m in stage.align if m not in aligned]
-    for m in new:
+    for m in sorted(new):
         if m in plan.modalities and plan.modalities[m].trainable:
             yield f"it trains no encoder: take 'trainable' from {m}, or align it by losses"
     fixed = [m for m in stage.align if m not in new and m not in stage.unfreeze]

@@ -32,7 +32,7 @@ def check_stages(prepared: Prepared) -> Iterator[Problem]:
             yield Meaning((*here, "name"), f"two stages are called '{stage.name}'")
         seen.add(stage.name)
         yield from check_align(prepared, stage, (*here, "align"), aligned, first=not used)
-        aligned_before = set(aligned)
+        new = set(stage.align) - aligned
         known = set(plan.modalities) | aligned
         aligned |= set(stage.align) & known
         used |= set(stage.align)
@@ -41,9 +41,10 @@ def check_stages(prepared: Prepared) -> Iterator[Problem]:
             for m in {a, b} - set(stage.align):
                 yield Meaning((*here, "pairs"), f"'{m}' is not in this stage's align")
         if stage.closed_form is not None:
-            for text in unsolvable(plan, stage, sorted(aligned_before), prepared.start):
+            for text in unsolvable(plan, stage, new, prepared.start):
                 yield Meaning((*here, "closed_form"), text)
         yield from check_losses(plan, prepared.start, stage, here)
+        yield from check_latent_mix(plan, stage, here, new)
         yield from check_select(plan, stage, here, aligned)
         if plan.stage_data(stage) is None:
             yield Meaning((*here, "data"), "there is no data: write 'data' in the plan or in the stage")
@@ -86,6 +87,21 @@ def check_unfreeze(stage: StagePlan, here: Place, aligned: set[str]) -> Iterator
                 (*here, "unfreeze"),
                 f"unknown part '{part}'{suggest(part, known)} (known: {', '.join(sorted(known))})",
             )
+
+
+def check_latent_mix(plan: Plan, stage: StagePlan, here: Place, new: set[str]) -> Iterator[Problem]:
+    """Mixtures are made of what the feature cache holds."""
+    if stage.latent_mix is None:
+        return
+    place: Place = (*here, "latent_mix")
+    if not plan.cache:
+        yield Meaning(place, "it mixes cached features: take 'cache: false' from the plan")
+    for name in stage.align:
+        modality = plan.modalities.get(name)
+        if f"encoder:{name}" in stage.unfreeze or (modality and modality.trainable and name in new):
+            yield Meaning(place, f"it mixes the features of frozen encoders, and {name}'s is trained here")
+        elif modality and modality.augment is True:
+            yield Meaning(place, f"it mixes cached features: write augment: {{views: 8}} for {name}")
 
 
 def check_select(plan: Plan, stage: StagePlan, here: Place, aligned: set[str]) -> Iterator[Problem]:
