@@ -32,7 +32,7 @@ class Moments:
             return
         rows = torch.cat([x, y], 1).float()  # (n, p + q)
         if self.shift is None:
-            self.shift = rows.double().mean(0).cpu()  # (p + q,)
+            self.shift = rows.mean(0).double().cpu()  # (p + q,)
         rows = rows - self.shift.to(rows)  # (n, p + q)
         self.weight += weight * len(rows)
         self.total += weight * rows.sum(0).double().cpu()
@@ -42,7 +42,7 @@ class Moments:
         """``(p,)`` and ``(q,)``, float64."""
         if self.shift is None:
             return self.total[: self.widths[0]], self.total[self.widths[0] :]
-        mean = self.shift + self.total / self.weight  # (p + q,)
+        mean = self.shift + self.total / max(self.weight, 1e-300)  # (p + q,)
         return mean[: self.widths[0]], mean[self.widths[0] :]
 
     def covariances(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -66,10 +66,17 @@ class Moments:
         made.shift = None if self.shift is None else self.shift[order]
         return made
 
-    def state(self) -> Tensor:
-        """Everything as one vector; the sums of such vectors are the moments of all rows together.
+    @classmethod
+    def sum(cls, parts: Sequence[Moments]) -> Moments:
+        """The moments of all parts' rows together."""
+        made = cls(*parts[0].widths)
+        made._take(torch.stack([part.state() for part in parts]).sum(0))
+        return made
 
-        It refers to zero, not to ``shift``, so that processes with other first chunks agree.
+    def state(self) -> Tensor:
+        """Everything as one vector; the sum of such vectors is that of all rows together.
+
+        It refers to zero, not to ``shift``, so that parts with other first chunks agree.
         """
         shift = torch.zeros_like(self.total) if self.shift is None else self.shift
         cross = shift[:, None] * self.total
@@ -77,13 +84,16 @@ class Moments:
         total = self.total + self.weight * shift
         return torch.cat([torch.tensor([self.weight], dtype=torch.float64), total, products.flatten()])
 
+    def _take(self, state: Tensor) -> None:
+        """Be what a ``state``, or a sum of them, says."""
+        size = len(self.total)
+        self.weight, self.total = float(state[0]), state[1 : 1 + size]
+        self.products = state[1 + size :].reshape(size, size)
+        self.shift = torch.zeros_like(self.total)
+
     @classmethod
-    def of(cls, states: Sequence[Tensor], p: int, q: int) -> Moments:
-        """The moments that ``states`` (of ``state``) describe together."""
-        whole = torch.stack([state.double().cpu() for state in states]).sum(0)
+    def of_state(cls, state: Tensor, p: int, q: int) -> Moments:
+        """The moments that a ``state``, or a sum of them, describes."""
         made = cls(p, q)
-        made.weight = float(whole[0])
-        made.total = whole[1 : 1 + p + q]
-        made.products = whole[1 + p + q :].reshape(p + q, p + q)
-        made.shift = torch.zeros_like(made.total)
+        made._take(state.double().cpu())
         return made

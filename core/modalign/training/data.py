@@ -27,6 +27,8 @@ class Dataset:
         return sum(len(t) for t in self.tables)
 
     def locate(self, row: int) -> tuple[Table, int]:
+        if len(self.tables) == 1:
+            return self.tables[0], row
         index = max(i for i, offset in enumerate(self.offsets) if offset <= row)
         return self.tables[index], row - self.offsets[index]
 

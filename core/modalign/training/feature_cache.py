@@ -43,7 +43,7 @@ class FeatureCache:
         self.about = about or {}
         self._entries: dict[bytes, tuple[Path, int, int, int, int]] = {}
         self._read: dict[Path, int] = {}
-        self._maps: dict[Path, np.memmap] = {}
+        self._maps: dict[Path, np.ndarray] = {}
         self._trusted: set[bytes] = set()
         self._shard: Path | None = None
         self.refresh()
@@ -72,23 +72,36 @@ class FeatureCache:
 
     def get(self, key: bytes) -> np.ndarray | None:
         """``(T, W)`` float32, read-only; None if absent or damaged."""
+        found = self.where(key)
+        if found is None:
+            return None
+        shard, offset, t, w = found
+        return self._maps[shard][offset : offset + 4 * t * w].view(np.float32).reshape(t, w)
+
+    def where(self, key: bytes) -> tuple[Path, int, int, int] | None:
+        """Shard, offset in bytes, ``T`` and ``W`` of an entry that is whole; None if absent or damaged."""
         entry = self._entries.get(key)
         if entry is None:
             return None
         shard, offset, t, w, crc = entry
-        end = offset + 4 * t * w
+        if key not in self._trusted:
+            try:
+                data = self.mapped(shard, offset + 4 * t * w)[offset : offset + 4 * t * w]
+            except (OSError, ValueError):  # cleared by somebody else
+                data = np.empty(0, np.uint8)
+            if len(data) < 4 * t * w or zlib.crc32(data.data) != crc:
+                del self._entries[key]
+                return None
+            self._trusted.add(key)
+        return shard, offset, t, w
+
+    def mapped(self, shard: Path, size: int = 0) -> np.ndarray:
+        """All bytes of a shard, at least so many if the file has them; read-only."""
         mapped = self._maps.get(shard)
-        try:
-            if mapped is None or len(mapped) < end:
-                mapped = self._maps[shard] = np.memmap(shard, mode="r", dtype=np.uint8)
-            data = mapped[offset:end]
-        except (OSError, ValueError):  # cleared by somebody else
-            data = np.empty(0, np.uint8)
-        if len(data) < 4 * t * w or (key not in self._trusted and zlib.crc32(data.data) != crc):
-            del self._entries[key]
-            return None
-        self._trusted.add(key)
-        return data.view(np.float32).reshape(t, w)
+        if mapped is None or len(mapped) < size:
+            # A plain array: slices of np.memmap are slow.
+            mapped = self._maps[shard] = np.asarray(np.memmap(shard, mode="r", dtype=np.uint8))
+        return mapped
 
     def size(self) -> int:
         """Bytes on disk."""

@@ -18,6 +18,7 @@ from modalign.space import Space, inference
 
 from .data import Cell, Dataset
 from .feature_cache import FeatureCache
+from .feature_rows import FeatureRows
 from .quarantine import Quarantine
 from .sampler import choose, seed_of
 
@@ -52,6 +53,11 @@ def stack(rows: Sequence[np.ndarray]) -> Features:
         filled[i, : len(row)] = row
         mask[i, : len(row)] = True
     return Features(tokens, mask)
+
+
+def id_of(key: bytes) -> int:
+    """A content key as the integer that losses compare."""
+    return int.from_bytes(key[:8], "big", signed=True)
 
 
 def to_device(content: Batch | Features, device: torch.device) -> Batch | Features:
@@ -90,6 +96,7 @@ class Reader:
         self._bad: dict[bytes, str] = {}
         self._items: dict[bytes, Any] = {}
         self._room = MEMO_BYTES
+        self._rows: FeatureRows | None = None
         self._cells = {table.path: sum(table.filled(name)) for table in dataset.tables}
 
     def _cache_name(self) -> tuple[str, dict[str, Any]]:
@@ -222,23 +229,48 @@ class Reader:
             "bytes": self.cache.size(),
         }
 
+    def index(self, rows: Iterable[int]) -> None:
+        """Find once where the cached features of these rows lie, so that batches are loaded at once."""
+        if self.cache is None or self.views:
+            return
+        keys: dict[int, bytes | None] = {}
+        ids: dict[int, int] = {}
+        for row in rows:
+            cells = self.dataset.cells(self.name, row)
+            if not cells:
+                keys[row] = None
+            elif len(cells) == 1:
+                key = cells[0].key
+                keys[row], ids[row] = key, id_of(key)
+                if key in self._bad:
+                    keys[row] = None
+                    self._note(row, self._bad[key])
+        self._rows = FeatureRows(self.cache, keys, ids, len(self.dataset))
+
     # Batches -------------------------------------------------------------------------------
 
     def load(self, rows: Sequence[int] | np.ndarray, epoch: int) -> Loaded:
         """One batch of rows: for each, one readable alternative, drawn anew each epoch."""
-        ids = torch.zeros(len(rows), dtype=torch.long)
-        present = torch.zeros(len(rows), dtype=torch.bool)
-        parts: list[Any] = []
-        for i, row in enumerate(rows):
-            cells = self.dataset.cells(self.name, int(row))
-            first = choose(max(1, len(cells)), self.seed, "alternative", self.name, int(row), epoch)
-            for cell in [*cells[first:], *cells[:first]]:
-                part = self._part(cell, int(row), epoch)
+        quick = self._rows.take(rows) if self._rows is not None else None
+        if quick is not None:
+            return Loaded(*quick)
+        ids, has, parts = [0] * len(rows), [False] * len(rows), []
+        for i, row in enumerate(map(int, rows)):
+            cells = self.dataset.cells(self.name, row)
+            if len(cells) > 1:
+                first = choose(len(cells), self.seed, "alternative", self.name, row, epoch)
+                cells = [*cells[first:], *cells[:first]]
+            for cell in cells:
+                part = self._part(cell, row, epoch)
                 if part is not None:
                     parts.append(part)
-                    present[i] = True
-                    ids[i] = int.from_bytes(cell.key[:8], "big", signed=True)
+                    ids[i], has[i] = id_of(cell.key), True
                     break
+        return self._batch(parts, rows, epoch, torch.tensor(has), torch.tensor(ids))
+
+    def _batch(
+        self, parts: list[Any], rows: Sequence[int] | np.ndarray, epoch: int, present: Tensor, ids: Tensor
+    ) -> Loaded:
         if not parts:
             return Loaded(None, present, ids)
         if self.cache is not None:

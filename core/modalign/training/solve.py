@@ -10,7 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from modalign.alignment import LinearAlignment
-from modalign.closed_form import Map, Moments, align_pairs, identity, onto
+from modalign.closed_form import PARTS, Map, Moments, align_pairs, identity, onto
 from modalign.projections.pooling import masked_mean
 from modalign.space import Space, inference
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 ROWS = 2048
 """Rows held at once."""
-Pairs = dict[tuple[str, str], Moments]
+Pairs = dict[tuple[str, str], list[Moments]]
 
 
 def solve_stage(
@@ -52,18 +52,19 @@ def solve_stage(
     begun = time.perf_counter()
     pairs = stage_pairs(stage, trained)
     widths = {m: space.entry(m).width if m in trained else space.dim for m in stage.align}
-    moments: Pairs = {(a, b): Moments(widths[a], widths[b]) for a, b in pairs}
+    parts = PARTS if method == "csa" else 1
+    moments: Pairs = {(a, b): [Moments(widths[a], widths[b]) for _ in range(parts)] for a, b in pairs}
     with inference(space):
         for rows, weight in shares(epochs, fabric.global_rank, fabric.world_size):
             if stopping():
                 raise KeyboardInterrupt
             found = {m: vectors(space, m, readers[m].load(rows, 0), m in trained) for m in stage.align}
             for a, b in pairs:
-                add(moments[a, b], found[a], found[b], weight)
+                deal(moments[a, b], found[a], found[b], weight)
     if fabric.world_size > 1:
-        moments = {pair: together(fabric, m) for pair, m in moments.items()}
-    for (a, b), m in moments.items():
-        if not m.weight:
+        moments = {pair: [together(fabric, m) for m in parts] for pair, parts in moments.items()}
+    for (a, b), parts_ in moments.items():
+        if not any(m.weight for m in parts_):
             raise RunFailed(f"stage {stage.name}: no row holds both {a} and {b}")
     try:
         if set(stage.align) <= trained.parts:
@@ -75,7 +76,8 @@ def solve_stage(
     for name, solved in maps.items():
         layer = space.layers[name]
         assert isinstance(layer, LinearAlignment)
-        layer.become(solved.weight, solved.bias)
+        scale = firm(solved)
+        layer.become(scale * solved.weight, scale * solved.bias)
     return Position(epoch=1, stage_step=1, seconds=time.perf_counter() - begun, loss=left)
 
 
@@ -99,21 +101,24 @@ def vectors(space: Space, name: str, loaded: Loaded, trained: bool) -> tuple[Ten
     return space.project(name, features).vectors, loaded.present
 
 
-def add(
-    moments: Moments, a: tuple[Tensor | None, Tensor], b: tuple[Tensor | None, Tensor], weight: float
+def deal(
+    parts: list[Moments], a: tuple[Tensor | None, Tensor], b: tuple[Tensor | None, Tensor], weight: float
 ) -> None:
-    """Take in the rows in which both are present."""
+    """Deal the rows in which both are present out to the parts."""
     (x, has_x), (y, has_y) = a, b
-    if x is not None and y is not None:
-        both = (has_x & has_y).to(x.device)
-        moments.add(x[both[has_x.to(x.device)]], y[both[has_y.to(x.device)]], weight)
+    if x is None or y is None:
+        return
+    both = has_x & has_y
+    x, y = x[both[has_x].to(x.device)], y[both[has_y].to(y.device)]
+    for i, moments in enumerate(parts):
+        moments.add(x[i :: len(parts)], y[i :: len(parts)], weight)
 
 
 def together(fabric: Fabric, moments: Moments) -> Moments:
     """The moments of all processes' rows."""
     gathered = fabric.all_gather(moments.state().to(fabric.device))
     assert isinstance(gathered, Tensor)
-    return Moments.of(list(gathered), *moments.widths)
+    return Moments.of_state(gathered.sum(0), *moments.widths)
 
 
 def onto_space(
@@ -123,12 +128,18 @@ def onto_space(
     toward: dict[str, list[Moments]] = {}
     for (a, b), m in moments.items():
         if a in trained and b not in trained:
-            toward.setdefault(a, []).append(m)
+            toward.setdefault(a, []).extend(m)
         elif b in trained and a not in trained:
-            toward.setdefault(b, []).append(m.swapped())
+            toward.setdefault(b, []).extend(part.swapped() for part in m)
     maps, left = {}, []
     for name, parts in toward.items():
-        whole = Moments.of([m.state() for m in parts], *parts[0].widths)
-        maps[name], unexplained = onto(method, whole, identity(dim), regularisation)
+        maps[name], unexplained = onto(method, Moments.sum(parts), identity(dim), regularisation)
         left.append(unexplained)
     return maps, sum(left) / len(left)
+
+
+def firm(solved: Map) -> float:
+    """A factor that leaves cosines as they are, and makes the layer's rows ten times as long as an
+    untrained layer's: what trains it next then begins by turning it a little, not by forgetting it."""
+    length = float(solved.weight.square().sum(1).mean().sqrt())
+    return 10 / (3**0.5 * max(length, 1e-12))

@@ -147,6 +147,7 @@ def encode(run: Context, readers: dict[str, Reader], rows: list[int]) -> float:
         run.fabric.barrier()
         if reader.cache is not None:
             reader.cache.refresh()
+            reader.index(rows)
         count = reader.encoded - before
         if count:
             log.info("encoded %d %s samples in %.1f s", count, name, time.perf_counter() - started)
