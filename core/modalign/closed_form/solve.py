@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from .anchored import anchored
 from .canonical import canonical_maps, whole
 from .maps import Map, Pair
 from .moments import Moments
-from .onto import anchored
 
 METHODS = ("ridge", "procrustes", "cca", "csa")
 PARTS = 4

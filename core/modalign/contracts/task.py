@@ -48,12 +48,22 @@ class Split(Protocol):
     def embed(self, space: Any, modality: str) -> Items:
         """Every readable item of that modality; missing and unreadable cells have none."""
 
+    def other(self, name: str) -> Split:
+        """Another split of the same data, such as the one to fit a probe on; a ``UserError`` names them."""
+
 
 @dataclass
 class Report:
-    """What a task found: numbers, tables (lists of rows) and matplotlib figures, by name."""
+    """What a task found: numbers, tables (lists of rows) and matplotlib figures, by name.
+
+    Inputs:
+        intervals: by metric, low and high, where 95 % of bootstrap samples lie.
+        chance: by metric, what a guess would give.
+    """
 
     metrics: dict[str, float]
+    intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
+    chance: dict[str, float] = field(default_factory=dict)
     tables: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     figures: dict[str, Any] = field(default_factory=dict)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -32,6 +32,10 @@ class ExampleSplit:
 
     def embed(self, space: Any, modality: str) -> Items:
         return Items(self.vectors[modality], torch.arange(ROWS).unsqueeze(1).expand(-1, 2))
+
+    def other(self, name: str) -> ExampleSplit:
+        """The same rows under another name."""
+        return replace(self, name=name)
 
 
 class ExampleSpace:

@@ -134,6 +134,8 @@ class Context:
             "versions": self.about.versions,
             "stages": self.stages,
             "tasks": {name: report.metrics for name, report in self.tasks.items()},
+            "intervals": {name: report.intervals for name, report in self.tasks.items() if report.intervals},
+            "chance": {name: report.chance for name, report in self.tasks.items() if report.chance},
             "never_paired": reports.never_paired(self.space.stages, self._task_modalities()),
             "quarantined": len(self.quarantine.rows),
         }

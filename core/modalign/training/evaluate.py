@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from modalign.contracts import Items, Report, Task
-from modalign.errors import UserError
+from modalign.errors import UserError, suggest
 from modalign.plugin import loader
 from modalign.space import Space, inference
 
@@ -33,6 +33,7 @@ class TableSplit:
     dataset: Dataset
     reader: Callable[[str], Reader]
     _items: dict[str, Items] = field(default_factory=dict)
+    _others: dict[str, TableSplit] = field(default_factory=dict)
 
     @property
     def row_numbers(self) -> list[int]:
@@ -51,6 +52,18 @@ class TableSplit:
     @property
     def classes(self) -> tuple[str, ...]:
         return self.dataset.classes if self.dataset.has_labels else ()
+
+    def other(self, name: str) -> TableSplit:
+        """Another split of the dataset; every split of one task shares what was embedded."""
+        if name not in self.dataset.splits:
+            known = ", ".join(sorted(self.dataset.splits))
+            raise UserError(
+                f"the data have no split {name!r}{suggest(name, self.dataset.splits)} (they have: {known})"
+            )
+        self._others.setdefault(self.name, self)
+        if name not in self._others:
+            self._others[name] = TableSplit(name, self.dataset, self.reader, {}, self._others)
+        return self._others[name]
 
     def embed(self, space: Space, modality: str) -> Items:
         """Every readable item of the modality, with the rows that hold it."""
