@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -21,16 +22,16 @@ import yaml
 PLAN = Path(__file__).with_name("digits_sum.yaml")
 
 
-def plans() -> dict[str, dict[str, Any]]:
-    """The plan, and its twin that differs in the loss and in how several modalities are asked."""
-    symile: dict[str, Any] = yaml.safe_load(PLAN.read_text())
-    pairs: dict[str, Any] = yaml.safe_load(PLAN.read_text())
-    pairs["name"] = "digits_sum_pairs"
+def plans(path: Path = PLAN) -> dict[str, dict[str, Any]]:
+    """A plan with Symile, and its twin: InfoNCE instead, several modalities asked by their sum."""
+    symile: dict[str, Any] = yaml.safe_load(path.read_text())
+    pairs: dict[str, Any] = yaml.safe_load(path.read_text())
+    pairs["name"] += "_pairs"
     losses = pairs["stages"][0]["losses"]
     losses["infonce"] = losses.pop("symile")["weight"]
     pairs["space"].pop("temperature")  # CLIP's, for cosines
     for task in pairs["tasks"]:
-        if isinstance(task["modality"], list):
+        if isinstance(task.get("modality", task.get("from")), list):
             task["combine"] = "sum"
     return {"symile": symile, "infonce": pairs}
 
@@ -38,15 +39,16 @@ def plans() -> dict[str, dict[str, Any]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description="the sum of two digits: Symile beside pairwise InfoNCE")
     parser.add_argument("--out", type=Path, default=Path("runs"), help="folder of the two runs")
+    parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    accuracy = {}
+    lines = []
     for name, plan in plans().items():
-        folder = options.out / plan["name"]
-        modalign.align(plan, out=folder)
+        folder, start = options.out / plan["name"], time.perf_counter()
+        modalign.align({**plan, "seed": options.seed}, out=folder)
         tasks = json.loads((folder / "report.json").read_text())["tasks"]
-        accuracy[name] = tasks["zero_shot:image+audio"]["accuracy"]
-    for name, value in accuracy.items():
-        print(f"{name:8} accuracy {value:.3f} of the sum's word among ten")
+        accuracy, seconds = tasks["zero_shot:image+audio"]["accuracy"], time.perf_counter() - start
+        lines.append(f"{name:8} accuracy {accuracy:.3f} of the sum's word among ten, {seconds:.0f} s")
+    print("\n".join(lines))
 
 
 if __name__ == "__main__":
