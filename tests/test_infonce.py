@@ -11,10 +11,28 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from modalign import Embeddings
 from modalign.losses import InfoNCE
-from modalign.losses.softmax import soft_cross_entropy
 from torch.nn.functional import cross_entropy, normalize
 
 torch.set_num_threads(1)
+
+
+def soft_cross_entropy(logits, targets, left_out=None, smoothing=0.0):
+    """``-Σ_j T_ij log softmax(L_i)_j`` per row, over the candidates that are not left out.
+
+    Inputs:
+        logits: ``(N, K)``.
+        targets: ``(N, K)`` non-negative, rows summing to 1, zero where left out.
+        left_out: ``(N, K)`` bool; every row keeps a candidate.
+        smoothing: share of the target spread evenly over the row's candidates.
+    """
+    if left_out is not None:
+        logits = logits.masked_fill(left_out, -math.inf)  # (N, K)
+    if smoothing:
+        kept = targets.new_ones(targets.shape) if left_out is None else (~left_out).to(targets.dtype)
+        targets = (1 - smoothing) * targets + smoothing * kept / kept.sum(1, keepdim=True)  # (N, K)
+    log_p = logits.log_softmax(1)  # (N, K)
+    # 0 · -inf would be NaN: what has no target mass is dropped, not multiplied.
+    return -(targets * log_p.masked_fill(targets == 0, 0)).sum(1)  # (N,)
 
 
 def peer(*args):

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from modalign import Embeddings
 from modalign.losses import InfoNCE, LateInteraction
-from modalign.losses.token_scores import late_interaction, token_cross_entropy
+from modalign.losses.primitives.token_scores import late_interaction, token_cross_entropy
 from modalign.plugin import loader
 from modalign.testing.loss import CHECKS
 from torch.nn.functional import normalize

@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from modalign import Embeddings, Features
 from modalign.losses import InfoNCE, Momentum
-from modalign.losses.hardest import hardest_log_sum_exp
-from modalign.losses.queue import Queue
+from modalign.losses.primitives.hardest import hardest_log_sum_exp
+from modalign.losses.primitives.queue import Queue
 from modalign.space import Space, SpaceModality
 from modalign.spec import Spec
 from modalign.testing.loss import CHECKS
@@ -244,7 +244,7 @@ def test_hardest_by_tiles(monkeypatch):
     scores = (s * a @ b.T).masked_fill((keys[0][0][:, None] == keys[0][1]) & (keys[0][1] >= 0), -torch.inf)
     want = scores.sort(1).values[:, -4:].logsumexp(1)
     for side in (1, 4, 100):
-        monkeypatch.setattr("modalign.losses.hardest.tile_size", lambda *_, side=side: side)
+        monkeypatch.setattr("modalign.losses.primitives.hardest.tile_size", lambda *_, side=side: side)
         got = hardest_log_sum_exp(a, b, s, 4, keys)
         torch.testing.assert_close(got, want)
         torch.testing.assert_close(

@@ -8,8 +8,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from modalign import Embeddings
-from modalign.losses import CWCL, DCL, InfoNCE, NTXent, SigLIP, SupCon, streaming
-from modalign.losses.groups import duplicate_codes, sum_over_same
+from modalign.losses import CWCL, DCL, InfoNCE, NTXent, SigLIP, SupCon
+from modalign.losses.primitives import streaming
+from modalign.losses.primitives.groups import duplicate_codes, sum_over_same
 from modalign.plugin import loader
 from modalign.testing.loss import CHECKS
 from torch.nn.functional import normalize

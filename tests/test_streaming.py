@@ -6,10 +6,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from modalign.losses import streaming
-from modalign.losses.kernel_mean import kernel_mean
-from modalign.losses.streaming import cross_entropy, log_sum_exp
-from modalign.losses.streaming_sigmoid import sum_softplus
+from modalign.losses.primitives import streaming
+from modalign.losses.primitives.kernel_mean import kernel_mean
+from modalign.losses.primitives.streaming import cross_entropy, log_sum_exp
+from modalign.losses.primitives.streaming_sigmoid import sum_softplus
 from torch.autograd import gradcheck
 from torch.nn.functional import logsigmoid, normalize
 from torch.utils._python_dispatch import TorchDispatchMode

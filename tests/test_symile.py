@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from modalign import Embeddings
 from modalign.errors import UserError
 from modalign.losses import InfoNCE, Symile
-from modalign.losses import shuffles as shuffling
 from modalign.losses import symile as module
-from modalign.losses.shuffles import derangement, shuffles
-from modalign.losses.tuples import largest_score, mip, tuple_lse
+from modalign.losses.primitives import shuffles as shuffling
+from modalign.losses.primitives.shuffles import derangement, shuffles
+from modalign.losses.primitives.tuples import largest_score, mip, tuple_lse
 from torch.nn.functional import normalize
 
 torch.set_num_threads(1)

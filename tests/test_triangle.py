@@ -89,7 +89,7 @@ def test_a_side_stands_for_the_area_where_one_is_missing():
 def test_tiles_change_nothing(monkeypatch):
     z = Embeddings(vectors(9), scale=5.0)
     whole = Triangle()(z)
-    monkeypatch.setattr("modalign.losses.two_way.TILE", 20)
+    monkeypatch.setattr("modalign.losses.primitives.two_way.TILE", 20)
     torch.testing.assert_close(Triangle()(z), whole)
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from modalign.losses.two_way import two_way
+from modalign.losses.primitives.two_way import two_way
 
 torch.set_num_threads(1)
 

@@ -78,7 +78,7 @@ def test_two_modalities_weigh_half_each():
 def test_tiles_change_nothing_and_gradients_are_right(monkeypatch):
     v = {m: x.requires_grad_() for m, x in vectors(5, dtype=torch.float64).items()}
     whole = Uniformity()(Embeddings(v))
-    monkeypatch.setattr("modalign.losses.two_way.TILE", 7)
+    monkeypatch.setattr("modalign.losses.primitives.two_way.TILE", 7)
     torch.testing.assert_close(Uniformity()(Embeddings(v)), whole)
 
     def f(*x):

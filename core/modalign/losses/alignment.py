@@ -9,7 +9,7 @@ from torch import Tensor
 
 from modalign.contracts import Embeddings, Loss
 
-from .pairs import as_pairs, common_rows, connected_zero, pairs_of, widen
+from .primitives.pairs import as_pairs, common_rows, connected_zero, pairs_of, widen
 
 
 class Alignment(Loss):

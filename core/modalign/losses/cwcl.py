@@ -11,10 +11,10 @@ from torch.nn.functional import normalize
 
 from modalign.contracts import Embeddings, Loss
 
-from .kernel_mean import kernel_mean
-from .pairs import as_pairs
-from .pairwise import Pair, check_options, over_pairs, scale_of, take
-from .streaming import cross_entropy
+from .primitives.kernel_mean import kernel_mean
+from .primitives.pairs import as_pairs
+from .primitives.pairwise import Pair, check_options, over_pairs, scale_of, take
+from .primitives.streaming import cross_entropy
 
 DUPLICATES = ("mask", "negative")
 

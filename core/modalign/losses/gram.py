@@ -10,8 +10,8 @@ from torch import Tensor
 
 from modalign.contracts import Embeddings, Loss
 
-from .anchored import Cost, check_options, contrast
-from .patterns import names_of
+from .primitives.anchored import Cost, check_options, contrast
+from .primitives.patterns import names_of
 
 
 class GRAM(Loss):

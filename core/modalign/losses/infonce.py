@@ -9,10 +9,10 @@ from torch import Tensor
 
 from modalign.contracts import Embeddings, Loss
 
-from .groups import sum_over_same
-from .pairs import as_pairs
-from .pairwise import Pair, check_options, over_pairs, scale_of
-from .streaming import cross_entropy
+from .primitives.groups import sum_over_same
+from .primitives.pairs import as_pairs
+from .primitives.pairwise import Pair, check_options, over_pairs, scale_of
+from .primitives.streaming import cross_entropy
 
 DUPLICATES = ("mask", "positive", "negative")
 

@@ -11,10 +11,10 @@ from torch import Tensor
 
 from modalign.contracts import Embeddings, Loss
 
-from .pairs import as_pairs, connected_zero, widen
-from .pairwise import Pair, check_options, over_pairs, scale_of, take
-from .scores import tile_size
-from .token_scores import token_cross_entropy
+from .primitives.pairs import as_pairs, connected_zero, widen
+from .primitives.pairwise import Pair, check_options, over_pairs, scale_of, take
+from .primitives.scores import tile_size
+from .primitives.token_scores import token_cross_entropy
 
 DUPLICATES = ("mask", "negative")
 

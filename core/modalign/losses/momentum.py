@@ -12,12 +12,12 @@ from torch.nn.functional import softplus
 
 from modalign.contracts import Embeddings, Loss
 
-from .hardest import hardest_log_sum_exp
-from .pairs import as_pairs, pairs_of, widen
-from .pairwise import Pair, check_options, over_pairs, scale_of, take
-from .queue import Queue, shared
-from .scores import Keys
-from .streaming import log_sum_exp
+from .primitives.hardest import hardest_log_sum_exp
+from .primitives.pairs import as_pairs, pairs_of, widen
+from .primitives.pairwise import Pair, check_options, over_pairs, scale_of, take
+from .primitives.queue import Queue, shared
+from .primitives.scores import Keys
+from .primitives.streaming import log_sum_exp
 
 DUPLICATES = ("mask", "negative")
 

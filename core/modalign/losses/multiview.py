@@ -12,8 +12,8 @@ from modalign.contracts import Embeddings, Loss
 from modalign.errors import suggest
 
 from .infonce import InfoNCE
-from .pairs import Pairs, as_pairs, pairs_of
-from .pairwise import check_options, over_pairs, scale_of
+from .primitives.pairs import Pairs, as_pairs, pairs_of
+from .primitives.pairwise import check_options, over_pairs, scale_of
 
 VIEWS = ("core", "full")
 

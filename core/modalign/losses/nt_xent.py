@@ -9,9 +9,9 @@ from torch import Tensor
 
 from modalign.contracts import Embeddings, Loss
 
-from .pairs import as_pairs
-from .pairwise import Pair, both_views, check_options, over_pairs, scale_of
-from .streaming import cross_entropy
+from .primitives.pairs import as_pairs
+from .primitives.pairwise import Pair, both_views, check_options, over_pairs, scale_of
+from .primitives.streaming import cross_entropy
 
 DUPLICATES = ("mask", "negative")
 

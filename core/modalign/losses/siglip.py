@@ -11,9 +11,9 @@ from torch.nn.functional import softplus
 
 from modalign.contracts import Embeddings, Loss
 
-from .pairs import as_pairs
-from .pairwise import Pair, check_options, over_pairs
-from .streaming_sigmoid import sum_softplus
+from .primitives.pairs import as_pairs
+from .primitives.pairwise import Pair, check_options, over_pairs
+from .primitives.streaming_sigmoid import sum_softplus
 
 DUPLICATES = ("mask", "positive", "negative")
 

@@ -9,10 +9,10 @@ from torch import Tensor
 
 from modalign.contracts import Embeddings, Loss
 
-from .groups import alone, numbered
-from .pairs import connected_zero
-from .pairwise import check_options, scale_of, take
-from .streaming import log_sum_exp
+from .primitives.groups import alone, numbered
+from .primitives.pairs import connected_zero
+from .primitives.pairwise import check_options, scale_of, take
+from .primitives.streaming import log_sum_exp
 
 
 class SupCon(Loss):

@@ -13,10 +13,10 @@ from torch.nn.functional import softplus
 from modalign.contracts import Embeddings, Loss
 from modalign.errors import suggest
 
-from .pairs import connected_zero, widen
-from .patterns import names_of, patterns, places, rows_with
-from .shuffles import shuffled_lse
-from .tuples import check_cost, mip, tuple_lse
+from .primitives.pairs import connected_zero, widen
+from .primitives.patterns import names_of, patterns, places, rows_with
+from .primitives.shuffles import shuffled_lse
+from .primitives.tuples import check_cost, mip, tuple_lse
 
 NORMALIZE = ("none", "l2", "layernorm")
 MISSING = ("learned", "subset", "drop")

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from modalign.contracts import Embeddings, Loss
 
-from .pairs import as_pairs, common_rows, connected_zero, pairs_of, widen
-from .two_way import two_way
+from .primitives.pairs import as_pairs, common_rows, connected_zero, pairs_of, widen
+from .primitives.two_way import two_way
 
 
 class Uniformity(Loss):

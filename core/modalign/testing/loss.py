@@ -67,7 +67,7 @@ def check_loss_prefers_true_pairs(make: Make) -> None:
     for seed in range(3):
         z = example_embeddings(make(), n=16, seed=seed)
         true += float(_value(make(), z).detach())
-        wrong += float(_value(make(), _moved(z, torch.arange(16).roll(1), only="second")))
+        wrong += float(_value(make(), _moved(z, torch.arange(16).roll(1), only="second")).detach())
     expect(true < wrong, f"true pairs cost {true / 3:.4g}, wrong ones {wrong / 3:.4g}; is a sign flipped?")
 
 
