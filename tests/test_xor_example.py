@@ -48,5 +48,5 @@ def test_the_script_prints_and_draws(xor, tmp_path, monkeypatch, capsys):
     table = [list(map(float, row)) for row in lines[1:6]]
     for _, ceiling, symile, infonce in table:
         assert symile == pytest.approx(ceiling, abs=0.03)
-        assert infonce == pytest.approx(2**-5, abs=0.03)
+        assert infonce == pytest.approx(2**-5, abs=0.02)
     assert all(float(x) >= 0.99 for row in lines[7:10] for x in row[1:])
