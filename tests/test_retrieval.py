@@ -1,7 +1,9 @@
 """Retrieval: brute force over ties, several positives, missing items; streaming; classes."""
 
+import itertools
 import math
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import pytest
@@ -10,8 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from modalign.contracts import Items
 from modalign.errors import UserError
-from modalign.tasks import ranking
+from modalign.tasks import bootstrap, chance, rank_metrics, ranking, retrieval
+from modalign.tasks.class_recall import class_chance, class_hits
+from modalign.tasks.rank_metrics import scores_of
 from modalign.tasks.retrieval import Retrieval, retrieval_metrics
+from sklearn.metrics import ndcg_score
 from torch.nn.functional import normalize
 
 torch.set_num_threads(1)
@@ -85,6 +90,82 @@ def test_equals_brute_force(case, as_tensor):
     left_out = sum(not s for s in positives)
     assert got.pop("left_out", 0) == left_out
     assert got == pytest.approx(brute(queries, candidates, positives))
+
+
+def brute_every(queries, candidates, positives, ks):
+    """nDCG@k and mAP@R by their definitions, tied wrong ones half above; positives in a row."""
+    ndcg, average = {k: [] for k in ks}, []
+    for q, right in zip(queries.double().numpy(), positives, strict=True):
+        if not right:
+            continue
+        scores = candidates.double().numpy() @ q
+        wrong = np.array([scores[j] for j in range(len(scores)) if j not in right])
+        own = sorted((scores[j] for j in right), reverse=True)
+        ranks = [i + (wrong > s).sum() + (wrong == s).sum() / 2 for i, s in enumerate(own, 1)]
+        for k in ks:
+            best = sum(1 / np.log2(1 + i) for i in range(1, min(k, len(own)) + 1))
+            ndcg[k].append(sum(1 / np.log2(1 + r) for r in ranks if r <= k) / best)
+        average.append(sum(i / r for i, r in enumerate(ranks, 1) if r <= len(own)) / len(own))
+    return {f"nDCG@{k}": np.mean(v) for k, v in ndcg.items()} | {"mAP@R": np.mean(average)}
+
+
+@quick
+@given(cases(), st.booleans())
+def test_every_positive_equals_brute_force(case, sort):
+    queries, candidates, positives = case
+    if not any(positives):
+        return
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ranking, "FEW", 0 if sort else 16)
+        got = retrieval_metrics(queries, candidates, positives, ks=(1, 2, 5), every=True)
+    want = retrieval_metrics(queries, candidates, positives, ks=(1, 2, 5))
+    assert got == pytest.approx(want | brute_every(queries, candidates, positives, (2, 5)))
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 10_000), st.sampled_from([1, 3, 40]))
+def test_every_positive_equals_scikit_learn(seed, k):
+    """Without ties; mAP@R of a query with one positive is its R@1."""
+    rng = np.random.default_rng(seed)
+    scores = rng.permuted(np.tile(np.arange(40.0), (9, 1)), axis=1)
+    relevant = rng.random((9, 40)) < rng.choice([0.05, 0.6])
+    relevant[:, 0] = True
+    pairs = torch.tensor(np.argwhere(relevant))
+    # Row i of the identity asks for column i of the candidates, which are thus the scores.
+    got = retrieval_metrics(torch.eye(9), torch.tensor(scores.T).float(), pairs, ks=(k,), every=True)
+    if k > 1:
+        assert got[f"nDCG@{k}"] == pytest.approx(ndcg_score(relevant, scores, k=k))
+    single = retrieval_metrics(torch.eye(9), torch.tensor(scores.T).float(), pairs[:1], every=True)
+    assert single["mAP@R"] == single["R@1"]
+
+
+def test_map_at_r_by_hand():
+    """Musgrave et al.'s example: ten right ones, ranked 1 to 5, or 6 to 10; a full list."""
+    ten = torch.stack([torch.zeros(10).long(), torch.arange(10)], 1)
+    late = [11.0, 12, 13, 14, 15]
+    first, second = ([*range(1, 6), *late], [*range(6, 11), *late])
+    by = [float(scores_of(torch.tensor(r, dtype=torch.float64), ten, [1])["mAP@R"]) for r in (first, second)]
+    assert by == pytest.approx([0.5, sum(i / (i + 5) for i in range(1, 6)) / 10])
+
+
+def test_blocks_change_nothing_for_every_positive():
+    g = torch.Generator().manual_seed(0)
+    q, c = (normalize(torch.randn(n, 8, generator=g), dim=1) for n in (33, 41))
+    pairs = torch.randint(0, 33, (400, 2), generator=g).unique(dim=0)
+    whole = ranking.every_rank(q, c, pairs)
+    for block in (1, 100, 1000):
+        torch.testing.assert_close(ranking.every_rank(q, c, pairs, block), whole)
+    query, first = np.unique(pairs[:, 0], return_index=True)
+    torch.testing.assert_close(ranking.best_ranks(q, c, pairs)[query], whole[first])
+    assert bool((whole.diff()[pairs[:, 0].diff() == 0] > 0).all())
+
+
+def test_nan_and_a_collapsed_space_score_nothing():
+    x = normalize(torch.randn(60, 4), dim=1)
+    pairs = torch.stack([torch.arange(60).repeat_interleave(3), torch.randint(0, 60, (180,))], 1)
+    for bad in (torch.full_like(x, math.nan), x[:1].repeat(60, 1)):
+        got = retrieval_metrics(bad, bad, pairs, every=True)
+        assert got["nDCG@10"] == got["mAP@R"] == 0
 
 
 def test_the_keys_are_the_documented_ones():
@@ -181,6 +262,35 @@ def test_chance_is_the_hypergeometric(k, total, positives):
     assert ranking.chance_at(k, torch.tensor(positives), total) == pytest.approx(want)
 
 
+@pytest.mark.parametrize(("right", "total"), [(1, 1), (1, 6), (2, 6), (5, 6), (6, 6)])
+def test_chance_is_the_mean_over_all_orders(right, total):
+    orders = list(itertools.combinations(range(1, total + 1), right))
+    pairs = torch.stack(
+        [torch.arange(len(orders)).repeat_interleave(right), torch.zeros(len(orders) * right).long()], 1
+    )
+    found = scores_of(torch.tensor(orders, dtype=torch.float64).flatten(), pairs, [1, 3, 9])
+    positives = torch.full((4,), right)
+    assert chance.chance_mrr(positives, total) == pytest.approx(float(found["MRR"].mean()))
+    assert chance.chance_map(positives, total) == pytest.approx(float(found["mAP@R"].mean()))
+    for k in (3, 9):
+        assert chance.chance_ndcg(k, positives, total) == pytest.approx(float(found[f"nDCG@{k}"].mean()))
+
+
+def test_chance_is_a_mean_over_queries():
+    both = torch.tensor([1, 4, 4])
+    for guess in (chance.chance_mrr, chance.chance_map, lambda p, k: chance.chance_ndcg(5, p, k)):
+        one, four = guess(both[:1], 9), guess(both[1:], 9)
+        assert guess(both, 9) == pytest.approx((one + 2 * four) / 3)
+
+
+def test_class_chance_by_hand():
+    """Query 0 has classes 0 and 1, query 1 none; candidates: 0, 1 and 2, 2, unknown."""
+    labels = torch.tensor([0, 1, -1, 0, 1, 2, 2, -1])
+    queries = items(torch.eye(2), [[0, 0], [0, 1], [1, 2]])
+    candidates = items(torch.eye(4), [[0, 3], [1, 4], [1, 5], [2, 6], [3, 7]])
+    assert class_chance(queries, candidates, labels) == pytest.approx(2 / 4)
+
+
 def test_items_and_rows_are_linked_many_to_many():
     """Audio 0 is in rows 0 and 1; row 1 has two images; row 3 has no image, image 3 no audio."""
     audio = items(torch.eye(4)[:3], [[0, 0], [0, 1], [1, 2], [2, 3]])
@@ -201,9 +311,14 @@ def test_the_task_is_the_function():
     q, c = (normalize(torch.randn(40, 5), dim=1) for _ in range(2))
     task = Retrieval(from_="audio", to="image")
     assert (task.about, task.modalities) == ("audio->image", ("audio", "image"))
-    got = task.run(None, Table({"audio": diagonal(q), "image": diagonal(c)}, 40)).metrics
+    report = task.run(None, Table({"audio": diagonal(q), "image": diagonal(c)}, 40))
+    got = report.metrics
     assert got.pop("chance_R@1") == pytest.approx(1 / 40)
-    assert got == retrieval_metrics(q, c)
+    assert got == retrieval_metrics(q, c, every=True)
+    assert {k: v for k, v in got.items() if k in retrieval_metrics(q, c)} == retrieval_metrics(q, c)
+    assert set(report.intervals) == set(got)
+    assert all(low <= got[name] <= high for name, (low, high) in report.intervals.items())
+    assert set(report.chance) == set(got) - {"median_rank"}
 
 
 @quick
@@ -219,10 +334,7 @@ def test_class_recall_equals_brute_force(seed, ties):
         vectors = rng.integers(-1, 2, (size, 2)) if ties else rng.normal(size=(size, 4))
         sides.append(items(vectors, links))
     a, b = sides
-    table = Table({"a": a, "b": b}, rows, torch.tensor(labels))
-    if not len(ranking.join(a.links, b.links)):
-        return
-    got = Retrieval("a", "b").run(None, table).metrics
+    got = class_hits(a, b, torch.tensor(labels)).double()
 
     def known(side, i):
         return {int(labels[r]) for item, r in side.links.tolist() if item == i} - {-1}
@@ -233,7 +345,14 @@ def test_class_recall_equals_brute_force(seed, ties):
         if known(a, i):
             top = [j for j in range(k) if scores[j] >= scores.max() - 1e-9]
             hits.append(all(known(a, i) & known(b, j) for j in top))
-    assert got.get("class_R@1") == (pytest.approx(np.mean(hits)) if hits else None)
+    assert got.tolist() == hits
+    if hits and len(ranking.join(a.links, b.links)):
+        table = Table({"a": a, "b": b}, rows, torch.tensor(labels))
+        with pytest.MonkeyPatch.context() as patch:
+            for module in (retrieval, rank_metrics):
+                patch.setattr(module, "interval", partial(bootstrap.interval, draws=2))
+            report = Retrieval("a", "b").run(None, table)
+        assert report.metrics["class_R@1"] == pytest.approx(np.mean(hits))
 
 
 @pytest.mark.parametrize("empty", ["audio", "image"])

@@ -69,6 +69,57 @@ def best_ranks(queries: Tensor, candidates: Tensor, pairs: Tensor, block: int | 
     return ranks
 
 
+FEW = 16
+"""Positives of one query that are counted one by one; the scores of a query with more are sorted."""
+
+
+def every_rank(queries: Tensor, candidates: Tensor, pairs: Tensor, block: int | None = None) -> Tensor:
+    """The rank of every positive: the ``j``-th best has ``j`` + wrong ones above + half of those tied.
+
+    Inputs:
+        queries, candidates, pairs: as for ``best_ranks``.
+
+    Returns:
+        ``(L,)`` float64: those of a query stand where its pairs stand, ascending. The first one is
+        that of ``best_ranks``.
+    """
+    ranks = torch.empty(len(pairs), dtype=torch.float64, device=queries.device)  # (L,)
+    for part, scores, width in score_blocks(queries, candidates, block):
+        ends = torch.tensor([part.start, part.stop], device=pairs.device)
+        low, high = torch.searchsorted(pairs[:, 0].contiguous(), ends).tolist()
+        if low == high:
+            continue
+        row, column = pairs[low:high, 0] - part.start, pairs[low:high, 1]  # (l,), (l,)
+        count = torch.bincount(row, minlength=len(scores))  # (n,)
+        place = torch.arange(len(row), device=row.device) - (count.cumsum(0) - count)[row]  # (l,)
+        own = scores.new_full((len(scores), int(count.max())), -torch.inf)  # (n, P)
+        own[row, place] = scores[row, column]
+        own = own.sort(dim=1, descending=True).values
+        above, least = counts(scores, own, width)  # (n, P), (n, P)
+        own_above, own_least = counts(own, own, width)  # (n, P), (n, P)
+        own_least = own_least.minimum(count.unsqueeze(1))  # without the filling
+        wrong = above - own_above  # (n, P)
+        tied = (least - own_least) - wrong  # (n, P)
+        ranks[low:high] = place + 1 + (wrong + tied.double() / 2)[row, place]
+    return ranks
+
+
+def counts(scores: Tensor, marks: Tensor, width: Tensor) -> tuple[Tensor, Tensor]:
+    """How many ``scores (n, K)`` lie above each of ``marks (n, P)``, and how many not below; ``(n, P)``."""
+    if marks.shape[1] <= FEW:
+        each = [marks[:, j : j + 1] for j in range(marks.shape[1])]  # (n, 1)
+        above = [(scores > mark + width).sum(1, dtype=torch.int32) for mark in each]
+        least = [(scores >= mark - width).sum(1, dtype=torch.int32) for mark in each]
+        return torch.stack(above, 1), torch.stack(least, 1)
+    above, least = [], []
+    step = max(1, (BLOCK >> 2) // scores.shape[1])
+    for some, mark, w in zip(scores.split(step), marks.split(step), width.split(step), strict=True):
+        ordered = some.sort(dim=1).values  # (n', K)
+        above.append(torch.searchsorted(ordered, mark + w, right=True))
+        least.append(torch.searchsorted(ordered, mark - w))
+    return scores.shape[1] - torch.cat(above), scores.shape[1] - torch.cat(least)
+
+
 def join(left: Tensor, right: Tensor) -> Tensor:
     """Pairs that share a key: ``(L, 2)`` a, key and ``(M, 2)`` b, key -> ``(P, 2)`` distinct a, b, sorted."""
     right = right[right[:, 1].argsort()]  # (M, 2) by key
