@@ -13,7 +13,7 @@ from modalign.errors import UserError
 from modalign.losses import InfoNCE
 from modalign.plugin import loader
 from modalign.projections import MLP, Linear, Universal
-from modalign.tasks import Retrieval, ZeroShot
+from modalign.tasks import Gap, Retrieval, ZeroShot
 from modalign.testing import encoder, loss, modality, plugin, projection, task
 from torch import nn
 from torch.nn.functional import normalize
@@ -42,6 +42,7 @@ def failures(checks, *arguments):
     instances={
         "retrieval": lambda: Retrieval("first", "second"),
         "zero_shot": lambda: ZeroShot("first", "second"),
+        "gap": lambda: Gap(["first", "second"]),
     },
 )
 def test_the_core_s_own_components(check):
@@ -131,10 +132,42 @@ class GlobalRandom(Steps):
         return {**batch, "value": batch["value"] + torch.randn(batch["value"].shape)}
 
 
+class Shown(Steps):
+    """With a preview that keeps the promise; the next four break it in one way each."""
+
+    def preview(self, item):
+        return "text/plain", repr(item).encode()
+
+
+class Script(Shown):
+    def preview(self, item):
+        return "text/html", super().preview(item)[1]
+
+
+class Latin(Shown):
+    def preview(self, item):
+        return "text/plain", b"caf\xe9"
+
+
+class NoBytes(Shown):
+    def preview(self, item):
+        return "image/png", b""
+
+
+class Rolls(Shown):
+    def preview(self, item):
+        return "text/plain", str(torch.rand(())).encode()
+
+
 @pytest.mark.parametrize(
     ("wrong", "caught"),
     [
         (Steps, set()),
+        (Shown, set()),
+        (Script, {"preview_can_be_shown"}),
+        (Latin, {"preview_can_be_shown"}),
+        (NoBytes, {"preview_can_be_shown"}),
+        (Rolls, {"preview_can_be_shown"}),
         (Example, {"example_is_deterministic"}),
         (Seedless, {"example_is_deterministic"}),
         (OneRow, {"batch_has_n_rows", "padding_leaves_items_alone"}),

@@ -54,6 +54,17 @@ class Modality(ABC):
         """A random variant of the batch, drawn from ``generator`` alone. Default: the batch."""
         return batch
 
+    def preview(self, item: Any) -> tuple[str, bytes] | None:
+        """One item for people to see or hear: its MIME type and content. Default: None, nothing to show.
+
+        Inputs:
+            item: as ``read`` gives it.
+
+        The type is ``image/*``, ``audio/*``, ``video/*`` or ``text/plain`` (UTF-8): what a browser shows
+        without running anything.
+        """
+        return None
+
 
 def file_bytes(value: Any) -> bytes:
     """The content of a file cell: ``bytes`` as they are, a ``Path`` read from disk.

@@ -39,6 +39,7 @@ from .modality import (
     check_modality_example_is_deterministic,
     check_modality_padding_leaves_items_alone,
     check_modality_pickles,
+    check_modality_preview_can_be_shown,
     check_modality_refuses_empty_values,
     check_modality_refuses_other_kinds,
 )
@@ -91,6 +92,7 @@ __all__ = [
     "check_modality_example_is_deterministic",
     "check_modality_padding_leaves_items_alone",
     "check_modality_pickles",
+    "check_modality_preview_can_be_shown",
     "check_modality_refuses_empty_values",
     "check_modality_refuses_other_kinds",
     "check_plugin_declares_without_heavy_imports",

@@ -1,8 +1,9 @@
-"""Checks of a modality: reading, collating, examples, augmentation."""
+"""Checks of a modality: reading, collating, examples, augmentation, previews."""
 
 from __future__ import annotations
 
 import pickle
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from modalign.contracts import BadSample, Batch, Modality
 from .tools import expect, same, same_batch, seeded
 
 Make = Callable[[], Modality]
+SHOWN = r"(image|audio|video)/[a-z0-9][a-z0-9.+-]*|text/plain"
+"""MIME types that a browser shows without running anything."""
 
 
 def check_modality_example_is_deterministic(make: Make) -> None:
@@ -116,6 +119,35 @@ def check_modality_augment_draws_from_its_generator(make: Make) -> None:
     expect(same_batch(*found), "augment drew from a global generator; use the one it is given")
 
 
+def check_modality_preview_can_be_shown(make: Make) -> None:
+    """A preview is None, or a MIME type that runs nothing and the same bytes each time."""
+    modality = make()
+    for item in modality.example(2):
+        found = modality.preview(item)
+        if found is None:
+            continue
+        expect(isinstance(found, tuple) and len(found) == 2, "preview must give (MIME type, bytes) or None")
+        kind, content = found
+        expect(
+            isinstance(kind, str) and re.fullmatch(SHOWN, kind) is not None,
+            f"preview gave the type {kind!r}; use image/*, audio/*, video/* or text/plain",
+        )
+        expect(isinstance(content, bytes) and len(content) > 0, "preview must give bytes, at least one")
+        if kind == "text/plain":
+            expect(_is_utf8(content), "preview of type text/plain must be UTF-8")
+        with seeded(1):
+            again = modality.preview(item)
+        expect(again == found, "preview gave two different results for one item")
+
+
+def _is_utf8(content: bytes) -> bool:
+    try:
+        content.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
 def _augment(modality: Modality, batch: Batch, seed: int) -> Batch:
     return modality.augment(batch, torch.Generator().manual_seed(seed))
 
@@ -144,4 +176,5 @@ CHECKS: tuple[Callable[[Make], None], ...] = (
     check_modality_refuses_other_kinds,
     check_modality_augment_keeps_shapes,
     check_modality_augment_draws_from_its_generator,
+    check_modality_preview_can_be_shown,
 )

@@ -238,3 +238,15 @@ def test_constructor_refuses_nonsense_and_pickles():
         Audio(max_seconds=float("nan"))
     again = pickle.loads(pickle.dumps(Audio(8000, 2.0)))
     assert (again.rate, again.max_seconds) == (8000, 2.0)
+
+
+def test_a_preview_is_the_sound_that_encoders_hear():
+    audio = Audio(rate=8000)
+    for item in audio.example(3):
+        kind, content = audio.preview(item)
+        assert kind == "audio/wav"
+        torch.testing.assert_close(audio.read(content), item / max(1, item.abs().max()), rtol=0, atol=1e-4)
+    quiet = torch.linspace(-0.1, 0.1, 100)
+    torch.testing.assert_close(audio.read(audio.preview(quiet)[1]), quiet, rtol=0, atol=1e-4)
+    loud = torch.tensor([0.5, -4.0, 2.0])
+    torch.testing.assert_close(audio.read(audio.preview(loud)[1]), loud / 4, rtol=0, atol=1e-4)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
@@ -104,6 +105,12 @@ class Image(Modality):
         mean = seen.mean((1, 2, 3), keepdim=True)  # (N, 1, 1, 1)
         seen = ((seen - mean) * light[:, 0] + mean) * light[:, 1]  # (N, 3, S, S)
         return {**batch, "pixels": seen.clamp(0, 1)}
+
+    def preview(self, item: Tensor) -> tuple[str, bytes]:
+        """The picture as encoders see it: a PNG."""
+        file = io.BytesIO()
+        Pillow.fromarray(item.permute(1, 2, 0).contiguous().numpy()).save(file, "PNG")  # (S, S, 3)
+        return "image/png", file.getvalue()
 
     def _square(self, image: Pillow.Image) -> Pillow.Image:
         size, (w, h) = self.size, image.size

@@ -263,3 +263,10 @@ def test_declarations_import_nothing_heavy():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stderr.strip() == ""
+
+
+def test_a_preview_is_the_picture_that_encoders_see():
+    for item in Image(SIZE).example(3):
+        kind, content = Image(SIZE).preview(item)
+        assert kind == "image/png"
+        assert torch.equal(Image(SIZE).read(content), item)

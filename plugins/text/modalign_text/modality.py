@@ -89,6 +89,10 @@ class Text(Modality):
             texts.append(self.read(f"{text} {draw.randrange(1000)}"))
         return texts
 
+    def preview(self, item: str) -> tuple[str, bytes]:
+        """The text, as far as encoders see it."""
+        return "text/plain", self._cut(item)
+
     def _cut(self, text: str) -> bytes:
         encoded = text.encode("utf-8")
         if len(encoded) <= self.max_bytes:

@@ -99,3 +99,13 @@ def test_declarations_import_nothing_heavy():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stderr.strip() == ""
+
+
+@given(printable)
+def test_a_preview_is_the_text_as_far_as_it_is_read(value):
+    short = Text(max_bytes=5)
+    kind, content = short.preview(short.read(value))
+    assert kind == "text/plain"
+    assert TEXT.read(value).startswith(content.decode("utf-8"))
+    assert len(content) <= 5
+    assert TEXT.preview(TEXT.read(value))[1].decode("utf-8") == TEXT.read(value)
