@@ -64,6 +64,19 @@ def register_losses() -> list[Component]:
 @hookimpl
 def register_tasks() -> list[Component]:
     return [
+        Component("clustering", "modalign.tasks.clustering:Clustering", "are the classes the clusters?"),
+        Component(
+            "few_shot",
+            "modalign.tasks.few_shot:FewShot",
+            "learn classes from k items, and from other modalities",
+        ),
+        Component("group", "modalign.tasks.group:Group", "the worst class against the average"),
+        Component("knn_probe", "modalign.tasks.knn_probe:KnnProbe", "classify by the nearest labelled items"),
+        Component(
+            "linear_probe",
+            "modalign.tasks.linear_probe:LinearProbe",
+            "classify by a map of frozen embeddings",
+        ),
         Component("retrieval", "modalign.tasks.retrieval:Retrieval", "find one modality with another"),
         Component("zero_shot", "modalign.tasks.zero_shot:ZeroShot", "classify by the nearest class text"),
     ]

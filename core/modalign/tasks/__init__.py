@@ -1,6 +1,20 @@
 """Tasks: measurements of a space."""
 
+from .clustering import Clustering
+from .few_shot import FewShot
+from .group import Group
+from .knn_probe import KnnProbe
+from .linear_probe import LinearProbe
 from .retrieval import Retrieval, retrieval_metrics
 from .zero_shot import ZeroShot
 
-__all__ = ["Retrieval", "ZeroShot", "retrieval_metrics"]
+__all__ = [
+    "Clustering",
+    "FewShot",
+    "Group",
+    "KnnProbe",
+    "LinearProbe",
+    "Retrieval",
+    "ZeroShot",
+    "retrieval_metrics",
+]
