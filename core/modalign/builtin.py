@@ -70,6 +70,11 @@ def register_tasks() -> list[Component]:
             "modalign.tasks.few_shot:FewShot",
             "learn classes from k items, and from other modalities",
         ),
+        Component(
+            "gap",
+            "modalign.tasks.gap:Gap",
+            "centres, alignment, uniformity and spectra of two modalities",
+        ),
         Component("group", "modalign.tasks.group:Group", "the worst class against the average"),
         Component("knn_probe", "modalign.tasks.knn_probe:KnnProbe", "classify by the nearest labelled items"),
         Component(

@@ -2,6 +2,7 @@
 
 from .clustering import Clustering
 from .few_shot import FewShot
+from .gap import Gap
 from .group import Group
 from .knn_probe import KnnProbe
 from .linear_probe import LinearProbe
@@ -11,6 +12,7 @@ from .zero_shot import ZeroShot
 __all__ = [
     "Clustering",
     "FewShot",
+    "Gap",
     "Group",
     "KnnProbe",
     "LinearProbe",
