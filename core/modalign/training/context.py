@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from modalign import report as reports
-from modalign.contracts import Report, Run
+from modalign.contracts import Report, Run, Task
 from modalign.plugin import loader
 from modalign.space import Space
 from modalign.space_files import weights
@@ -15,6 +15,8 @@ from .checkpoint import save_checkpoint
 from .checks import Prepared
 from .data import Dataset
 from .evaluate import TableSplit, build_task, run_tasks
+from .gallery import make_gallery
+from .health import health
 from .metric_log import MetricLog
 from .plan import Plan, Views
 from .quarantine import Quarantine
@@ -47,6 +49,8 @@ class Context:
     earlier: list[dict[str, Any]] = field(default_factory=list)
     stages: list[dict[str, Any]] = field(default_factory=list)
     tasks: dict[str, Report] = field(default_factory=dict)
+    measured: dict[str, tuple[Task, TableSplit]] = field(default_factory=dict)
+    """By id, each task that was run and the split it was run on."""
     step: int = 0
     stopping: bool = False
     _readers: dict[tuple[int, str, str], Reader] = field(default_factory=dict)
@@ -103,10 +107,11 @@ class Context:
             return splits.setdefault(name, TableSplit(name, dataset, lambda m: self.reader(dataset, m)))
 
         self.tasks = run_tasks(self.space, self.plan.tasks, split)
+        built = {name: (task, plan.split) for plan in self.plan.tasks for name, task in [build_task(plan)]}
+        self.measured = {name: (built[name][0], split(built[name][1])) for name in self.tasks}
 
     def _task_modalities(self) -> dict[str, tuple[str, ...]]:
-        tasks = dict(map(build_task, self.plan.tasks))
-        return {name: tasks[name].modalities for name in self.tasks}
+        return {name: task.modalities for name, (task, _) in self.measured.items()}
 
     def checkpoint(self, stage: int, trainer: dict[str, Any] | None) -> None:
         """Write where the run is: in the middle of a stage, or (no trainer) before it."""
@@ -139,5 +144,14 @@ class Context:
             "never_paired": reports.never_paired(self.space.stages, self._task_modalities()),
             "quarantined": len(self.quarantine.rows),
         }
+        gallery = None
+        if len(self.stages) == len(self.plan.stages):
+            gallery = make_gallery(self.space, self.measured)
+            data = self.prepared.task_data()
+            dataset = self.prepared.dataset(data) if data is not None else None
+            wanted = [
+                m for m in self.space.modalities if dataset and any(m in t.columns for t in dataset.tables)
+            ]
+            content["health"] = health(dataset, wanted) if dataset else []
         write_json(self.folder.path / "report.json", content)
-        reports.write(self.folder.path, content, self.tasks)
+        reports.write(self.folder.path, content, self.tasks, gallery)

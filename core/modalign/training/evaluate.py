@@ -14,7 +14,7 @@ from modalign.errors import UserError, suggest
 from modalign.plugin import loader
 from modalign.space import Space, inference
 
-from .data import Dataset
+from .data import Cell, Dataset
 from .plan import TaskPlan
 from .reader import CHUNK, Reader, stack
 
@@ -34,6 +34,7 @@ class TableSplit:
     reader: Callable[[str], Reader]
     _items: dict[str, Items] = field(default_factory=dict)
     _others: dict[str, TableSplit] = field(default_factory=dict)
+    _cells: dict[str, list[tuple[Cell, int]]] = field(default_factory=dict)
 
     @property
     def row_numbers(self) -> list[int]:
@@ -68,35 +69,40 @@ class TableSplit:
     def embed(self, space: Space, modality: str) -> Items:
         """Every readable item of the modality, with the rows that hold it."""
         if modality not in self._items:
-            self._items[modality] = embed_items(space, self.reader(modality), self.row_numbers)
+            reader = self.reader(modality)
+            self._items[modality], self._cells[modality] = embed_items(space, reader, self.row_numbers)
         return self._items[modality]
 
+    def cell(self, modality: str, item: int) -> tuple[Cell, int]:
+        """The content of an embedded item, and a row that holds it."""
+        return self._cells[modality][item]
 
-def embed_items(space: Space, reader: Reader, rows: list[int]) -> Items:
-    """The distinct items of some rows, embedded; row ``i`` of the links is ``rows[i]``."""
+
+def embed_items(space: Space, reader: Reader, rows: list[int]) -> tuple[Items, list[tuple[Cell, int]]]:
+    """The distinct items of some rows, embedded, and their cells; row ``i`` of the links is ``rows[i]``."""
     device = space.logit_scale.device
     cells = reader.distinct(rows)
     vectors = [torch.empty(0, space.dim)]
     index: dict[bytes, int] = {}
+    kept: list[tuple[Cell, int]] = []
     with inference(space):
         for start in range(0, len(cells), CHUNK):
             chunk = cells[start : start + CHUNK]
             found = [
-                (cell.key, f)
-                for (cell, _), f in zip(chunk, reader.features(chunk), strict=True)
-                if f is not None
+                (pair, f) for pair, f in zip(chunk, reader.features(chunk), strict=True) if f is not None
             ]
             if not found:
                 continue
             features = stack([f for _, f in found])
             batch = type(features)(features.tokens.to(device), features.mask.to(device))
             vectors.append(space.project(reader.name, batch).vectors.float().cpu())
-            for key, _ in found:
-                index[key] = len(index)
+            for (cell, row), _ in found:
+                index[cell.key] = len(index)
+                kept.append((cell, row))
     links = [
         (index[cell.key], i) for i, row in enumerate(rows) for cell in reader.cells(row) if cell.key in index
     ]
-    return Items(torch.cat(vectors), torch.tensor(links, dtype=torch.long).reshape(-1, 2))
+    return Items(torch.cat(vectors), torch.tensor(links, dtype=torch.long).reshape(-1, 2)), kept
 
 
 def build_task(plan: TaskPlan) -> tuple[str, Task]:

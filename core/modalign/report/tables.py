@@ -1,0 +1,89 @@
+"""A report as rows and as text for the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+STAR = "* never trained together"
+
+
+def stage_rows(content: Mapping[str, Any]) -> list[list[str]]:
+    """Per stage: name, seconds, trained parameters, loss, what stayed unchanged."""
+    head = ["stage", "seconds", "trained", "+ encoders", "loss", "unchanged, bit for bit"]
+    return [head] + [
+        [
+            s["name"],
+            f"{s['seconds']:.1f}",
+            f"{s['trained_parameters']:,}",
+            f"{s['trained_encoder_parameters']:,}",
+            f"{s['loss']:.4f}",
+            ", ".join(s["unchanged"]) or "-",
+        ]
+        for s in content["stages"]
+    ]
+
+
+def never_paired(stages: Sequence[Mapping[str, Any]], tasks: Mapping[str, Sequence[str]]) -> list[str]:
+    """The tasks (id -> modalities) on modalities that no stage had in one ``align``."""
+    return [
+        name
+        for name, modalities in tasks.items()
+        if len(modalities) > 1 and not any(set(modalities) <= set(stage["align"]) for stage in stages)
+    ]
+
+
+def task_rows(content: Mapping[str, Any]) -> list[list[str]]:
+    """Per task its metrics, one column for each that any task has; a star: never trained together."""
+    tasks = content["tasks"]
+    starred = set(content.get("never_paired", ()))
+    metrics = list(dict.fromkeys(m for values in tasks.values() for m in values))
+    return [["task", *metrics]] + [
+        [name + " *" * (name in starred), *(f"{values[m]:.3f}" if m in values else "" for m in metrics)]
+        for name, values in tasks.items()
+    ]
+
+
+def columns(rows: Sequence[Sequence[str]]) -> str:
+    """Rows as text, columns aligned; the first to the left."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    last = len(widths) - 1
+    return "\n".join(
+        "  ".join(
+            cell.ljust(w) if i == 0 or (i == last and not cell[:1].isdigit()) else cell.rjust(w)
+            for i, (cell, w) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    )
+
+
+def text(content: Mapping[str, Any]) -> str:
+    """A report as it is printed at the end of a run."""
+    parts = [columns(stage_rows(content))]
+    if content["tasks"]:
+        parts.append(columns(task_rows(content)))
+    if content.get("never_paired"):
+        parts.append(STAR)
+    return "\n\n".join(parts)
+
+
+def pair_metric(values: Mapping[str, float]) -> str:
+    """What a retrieval is judged by: the class where the data have one, else the very item."""
+    return "class_R@1" if "class_R@1" in values else "R@1"
+
+
+def pairs(content: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Every retrieval of the plan that was measured: ``from``, ``to``, ``metric``, ``value``, ``starred``."""
+    found = []
+    starred = set(content.get("never_paired", ()))
+    for task in content["plan"].get("tasks", ()):
+        if task["name"].rpartition(":")[2] != "retrieval":
+            continue
+        asked = task["from"] if isinstance(task["from"], str) else "+".join(task["from"])
+        name = task.get("id") or f"retrieval:{asked}->{task['to']}"
+        values = content["tasks"].get(name)
+        if values:
+            metric = pair_metric(values)
+            pair = {"from": asked, "to": task["to"], "metric": metric, "value": values[metric]}
+            found.append({**pair, "starred": name in starred})
+    return found
