@@ -13,6 +13,8 @@ from modalign.combine import check_combine
 from modalign.contracts import Items, Report, Split, Task
 from modalign.errors import UserError
 
+from .bootstrap import interval
+from .confusion import MOST, confusion, figure, worst
 from .joint import as_names, items_of, joint_items
 from .ranking import best_ranks, join
 from .retrieval import item_labels
@@ -92,10 +94,18 @@ class ZeroShot(Task):
         metrics["balanced_accuracy"] = float((hits[seen] / counts[seen]).mean())
         metrics["chance"] = len(answers) / len(known) / len(names)
         sizes = {"items": len(known), "left_out": len(items) - len(known), "classes": len(names)}
-        tables = {"sizes": [sizes]}
+        report = Report(metrics, tables={"sizes": [sizes]})
+        for name, k in (("accuracy", 1), ("top5", 5)):
+            if name in metrics:
+                report.intervals[name] = interval((known <= k).double())
+        report.chance["accuracy"] = metrics["chance"]
         if data.labels is not None:
-            tables["classes"] = per_class(names, counts, hits)
-        return Report(metrics, tables=tables)
+            report.tables["classes"] = per_class(names, counts, hits)
+            taken = confusion(vectors, prototypes, answers)
+            report.tables["confusions"] = worst(taken, names)
+            if len(names) <= MOST:
+                report.figures["confusion"] = figure(taken, names)
+        return report
 
     def prototypes(self, space: Any, data: Split, items: Items) -> tuple[Tensor, Tensor, list[str]]:
         """``(C, D)`` unit rows, ``(L, 2)`` item, class that is right for it, and the classes' names."""
