@@ -16,7 +16,7 @@ import yaml
 from modalign.plugin import loader
 from modalign.training.dry_run import describe
 from modalign.training.evaluate import build_task
-from modalign.training.plan_file import read_plan
+from modalign.training.plan import Plan
 
 from .conftest import NAMES, png, tone
 
@@ -74,7 +74,7 @@ def test_every_example_is_a_plan_that_would_run(path, tmp_path, monkeypatch):
         pytest.skip("needs modalign-text[minilm]")
     plan = yaml.safe_load(text)
     if "stages" not in plan:  # measures a space that another plan makes
-        ids = [build_task(task)[0] for task in read_plan(path).tasks]
+        ids = [build_task(task)[0] for task in Plan(**plan).tasks]
         assert ids
         assert len(set(ids)) == len(ids)
         return
