@@ -97,6 +97,7 @@ def peer_function() -> Any:
     """open_clip's ``get_clip_metrics``, from its own file."""
     for name, taken in UNUSED.items():
         vars(bare(name, None)).update(dict.fromkeys(taken))
+    del sys.modules["open_clip_train"]  # `peer` looks for where it is installed
     return peer("open_clip_train", "train.py").get_clip_metrics
 
 

@@ -82,6 +82,11 @@ def register_tasks() -> list[Component]:
             "modalign.tasks.linear_probe:LinearProbe",
             "classify by a map of frozen embeddings",
         ),
+        Component(
+            "missing",
+            "modalign.tasks.missing:Missing",
+            "a task as its query's modalities are dropped, and what each is worth",
+        ),
         Component("retrieval", "modalign.tasks.retrieval:Retrieval", "find one modality with another"),
         Component("zero_shot", "modalign.tasks.zero_shot:ZeroShot", "classify by the nearest class text"),
     ]

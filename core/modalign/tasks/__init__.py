@@ -6,6 +6,7 @@ from .gap import Gap
 from .group import Group
 from .knn_probe import KnnProbe
 from .linear_probe import LinearProbe
+from .missing import Missing
 from .retrieval import Retrieval, retrieval_metrics
 from .zero_shot import ZeroShot
 
@@ -16,6 +17,7 @@ __all__ = [
     "Group",
     "KnnProbe",
     "LinearProbe",
+    "Missing",
     "Retrieval",
     "ZeroShot",
     "retrieval_metrics",
