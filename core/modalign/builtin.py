@@ -87,6 +87,11 @@ def register_tasks() -> list[Component]:
             "modalign.tasks.missing:Missing",
             "a task as its query's modalities are dropped, and what each is worth",
         ),
+        Component(
+            "rank_variance",
+            "modalign.tasks.rank_variance:RankVariance",
+            "do several languages find the same thing equally well?",
+        ),
         Component("retrieval", "modalign.tasks.retrieval:Retrieval", "find one modality with another"),
         Component("zero_shot", "modalign.tasks.zero_shot:ZeroShot", "classify by the nearest class text"),
     ]

@@ -7,6 +7,7 @@ from .group import Group
 from .knn_probe import KnnProbe
 from .linear_probe import LinearProbe
 from .missing import Missing
+from .rank_variance import RankVariance
 from .retrieval import Retrieval, retrieval_metrics
 from .zero_shot import ZeroShot
 
@@ -18,6 +19,7 @@ __all__ = [
     "KnnProbe",
     "LinearProbe",
     "Missing",
+    "RankVariance",
     "Retrieval",
     "ZeroShot",
     "retrieval_metrics",
