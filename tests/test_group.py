@@ -145,12 +145,13 @@ def test_what_is_missing_is_said():
 @pytest.mark.parametrize(
     ("kwargs", "word"),
     [
-        ({"of": "zero_shoot"}, "zero_shot"),
-        ({"of": {"name": "zero_shot", "modality": "a"}}, "classes"),
-        ({"of": {"name": "retrieval", "form": "a", "to": "b"}}, "from"),
-        ({"of": {"from": "a"}}, "name"),
-        ({"of": RETRIEVAL, "k": 0}, "start at 1"),
-        ({"of": RETRIEVAL, "at_least": 0}, "start at 1"),
+        ({"task": "zero_shoot"}, "zero_shot"),
+        ({"task": {"name": "zero_shot", "modality": "a"}}, "classes"),
+        ({"task": {"name": "clustering", "modality": "a"}}, "retrieval"),
+        ({"task": {"name": "retrieval", "form": "a", "to": "b"}}, "from"),
+        ({"task": {"from": "a"}}, "name"),
+        ({"task": RETRIEVAL, "k": 0}, "start at 1"),
+        ({"task": RETRIEVAL, "at_least": 0}, "start at 1"),
     ],
 )
 def test_senseless_questions_are_refused(kwargs, word):

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from torch import Tensor
 
 from modalign.contracts import Items, Report, Split, Task
-from modalign.errors import UserError, suggest
-from modalign.spec import Spec
+from modalign.errors import UserError
 
 from .joint import items_of, joint_items
 from .labelled import Labelled, by_class
 from .ranking import best_ranks, chance_at, join
 from .retrieval import Retrieval, item_labels
+from .wrapped import built, spec_of
 from .zero_shot import ZeroShot, class_name
 
-KINDS: dict[str, type[Task]] = {"retrieval": Retrieval, "zero_shot": ZeroShot}
 SHOWN = 20
 """Groups in the figure: the worst ones."""
 
@@ -31,35 +31,40 @@ class Group(Task):
     several resampled groups is worse than each.
 
     Inputs:
-        of: what is measured, as a plan writes it: ``{name: zero_shot, modality: image, classes: text}`` or
-            ``{name: retrieval, from: audio, to: text}``.
+        task: what is measured, as a plan writes it: ``{name: retrieval, from: audio, to: text}`` or
+            ``{name: zero_shot, modality: image, classes: text}``.
         k: an item is served if a right answer is among the first ``k``.
         at_least: a group of fewer items is shown in the table, but decides nothing.
 
     Raises:
-        UserError: if ``of`` is no such task, there are no labels, or no group has ``at_least`` items.
+        UserError: if ``task`` is neither, there are no labels, or no group has ``at_least`` items.
     """
 
     primary: ClassVar[str] = "worst"
 
-    def __init__(self, of: dict[str, Any], k: int = 1, at_least: int = 1) -> None:
-        self.of, self.k, self.at_least = measured(of), k, at_least
+    def __init__(self, task: Mapping[str, Any], k: int = 1, at_least: int = 1) -> None:
+        self.spec, self.k, self.at_least = spec_of("group", task), k, at_least
+        inner = built("group", self.spec)
+        if not isinstance(inner, Retrieval | ZeroShot):
+            raise UserError(
+                f"group task {self.spec.name}: only retrieval and zero_shot are measured by group"
+            )
+        self.inner = inner
         if k < 1 or at_least < 1:
             raise UserError(f"group k {k}, at_least {at_least}: both start at 1")
 
     @property
     def modalities(self) -> tuple[str, ...]:
-        return self.of.modalities
+        return self.inner.modalities
 
     @property
     def about(self) -> str:
-        name = next(name for name, kind in KINDS.items() if isinstance(self.of, kind))
-        return f"{name}:{self.of.about}"
+        return f"{self.spec.name}:{self.inner.about}"
 
     def run(self, space: Any, data: Split) -> Report:
         if data.labels is None:
             raise UserError("groups are classes: add `label`, the column that names them, to the plan's data")
-        items, ranks, positives, candidates = ranked(self.of, space, data)
+        items, ranks, positives, candidates = ranked(self.inner, space, data)
         pairs = item_labels(items, data.labels).cpu()  # (M, 2) item, group
         pairs = pairs[~ranks[pairs[:, 0]].isnan()]
         size = pairs[:, 1].bincount(minlength=1)  # (G,)
@@ -98,26 +103,6 @@ class Group(Task):
             tables={"groups": rows, "sizes": [sizes]},
             figures={"groups": figure(enough[:SHOWN], average)},
         )
-
-
-def measured(of: dict[str, Any]) -> Any:
-    """The task whose items are grouped.
-
-    Raises:
-        UserError: if it is none of ``KINDS``, or its arguments are wrong.
-    """
-    try:
-        spec = Spec.of(of)
-    except ValueError as error:
-        raise UserError(f"group of: {error}") from None
-    if spec.name not in KINDS:
-        raise UserError(
-            f"group of {spec.name!r}{suggest(spec.name, KINDS)} (it measures groups in: {', '.join(KINDS)})"
-        )
-    wrong = spec.check(KINDS[spec.name])
-    if wrong:
-        raise UserError(f"group of: {'; '.join(wrong)}")
-    return KINDS[spec.name](**spec.keywords())
 
 
 def ranked(task: Retrieval | ZeroShot, space: Any, data: Split) -> tuple[Items, Tensor, Tensor, int]:
