@@ -13,7 +13,7 @@ from modalign.errors import UserError
 from modalign.losses import InfoNCE
 from modalign.plugin import loader
 from modalign.projections import MLP, Linear, Universal
-from modalign.tasks import Gap, Missing, RankVariance, Retrieval, ZeroShot
+from modalign.tasks import BlindPairs, Gap, Missing, RankVariance, Retrieval, ZeroShot
 from modalign.testing import encoder, loss, modality, plugin, projection, task
 from torch import nn
 from torch.nn.functional import normalize
@@ -47,6 +47,7 @@ def failures(checks, *arguments):
             {"name": "retrieval", "from": ["first", "second"], "to": "third", "combine": "sum"}
         ),
         "rank_variance": lambda: RankVariance(["first", "second"], "third"),
+        "blind_pairs": lambda: BlindPairs("first", "second", above=0.8, below=0.75),
     },
 )
 def test_the_core_s_own_components(check):

@@ -64,6 +64,11 @@ def register_losses() -> list[Component]:
 @hookimpl
 def register_tasks() -> list[Component]:
     return [
+        Component(
+            "blind_pairs",
+            "modalign.tasks.blind_pairs:BlindPairs",
+            "near in one modality, far in another: the worst pairs",
+        ),
         Component("clustering", "modalign.tasks.clustering:Clustering", "are the classes the clusters?"),
         Component(
             "few_shot",

@@ -1,5 +1,6 @@
 """Tasks: measurements of a space."""
 
+from .blind_pairs import BlindPairs
 from .clustering import Clustering
 from .few_shot import FewShot
 from .gap import Gap
@@ -12,6 +13,7 @@ from .retrieval import Retrieval, retrieval_metrics
 from .zero_shot import ZeroShot
 
 __all__ = [
+    "BlindPairs",
     "Clustering",
     "FewShot",
     "Gap",
