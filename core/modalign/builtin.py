@@ -98,5 +98,6 @@ def register_tasks() -> list[Component]:
             "do several languages find the same thing equally well?",
         ),
         Component("retrieval", "modalign.tasks.retrieval:Retrieval", "find one modality with another"),
+        Component("shift", "modalign.tasks.shift:Shift", "a task on a shifted split or other classes"),
         Component("zero_shot", "modalign.tasks.zero_shot:ZeroShot", "classify by the nearest class text"),
     ]

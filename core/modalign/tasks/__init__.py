@@ -10,6 +10,7 @@ from .linear_probe import LinearProbe
 from .missing import Missing
 from .rank_variance import RankVariance
 from .retrieval import Retrieval, retrieval_metrics
+from .shift import Shift
 from .zero_shot import ZeroShot
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "Missing",
     "RankVariance",
     "Retrieval",
+    "Shift",
     "ZeroShot",
     "retrieval_metrics",
 ]
