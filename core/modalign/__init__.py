@@ -40,7 +40,7 @@ _HOME = {
     "training": ("Plan", "align", "load"),
 }  # fmt: skip
 _NAMES = {name: module for module, names in _HOME.items() for name in names}
-_MODULES = ("losses", "projections", "tasks", "testing")
+_MODULES = ("hub", "losses", "mlflow", "projections", "tasks", "testing")
 
 __all__ = ["__version__", *sorted(_NAMES)]
 

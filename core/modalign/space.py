@@ -84,6 +84,7 @@ class Space(nn.Module):
         self.entries: dict[str, SpaceModality] = {}
         self.plan: dict[str, Any] = {}
         self.stages: list[dict[str, Any]] = []
+        self.about: dict[str, Any] = {}
         self._readers: dict[str, Modality] = {}
 
     @property
@@ -170,12 +171,14 @@ class Space(nn.Module):
         rows = [torch.empty(0, self.dim)]
         with inference(self):
             for start in range(0, len(values), batch_size):
-                items = [self._read(reader, name, v) for v in values[start : start + batch_size]]
+                items = [self.read(name, v) for v in values[start : start + batch_size]]
                 batch = {k: t.to(self.logit_scale.device) for k, t in reader.collate(items).items()}
                 rows.append(self.project(name, encoder(batch)).vectors.float().cpu())
         return torch.cat(rows)
 
-    def _read(self, reader: Modality, name: str, value: Any) -> Any:
+    def read(self, name: str, value: Any) -> Any:
+        """One item of a modality from a path, bytes or a literal; a ``UserError`` if it cannot be read."""
+        reader = self.reader(name)
         if isinstance(value, str) and not reader.literal:
             value = Path(value)
         try:
@@ -232,6 +235,25 @@ class Space(nn.Module):
         from .space_files import save
 
         save(self, Path(path))
+
+    def save_pretrained(self, path: str | Path, **about: Any) -> None:
+        """``save``, for others: see ``modalign.hub.save_pretrained``."""
+        from .hub import save_pretrained
+
+        save_pretrained(self, path, **about)
+
+    @classmethod
+    def from_pretrained(cls, source: str | Path, **options: Any) -> Space:
+        """A space from a folder or the Hugging Face hub: see ``modalign.hub.from_pretrained``."""
+        from .hub import from_pretrained
+
+        return from_pretrained(source, **options)
+
+    def push_to_hub(self, repo_id: str, **options: Any) -> Any:
+        """Upload it to the Hugging Face hub: see ``modalign.hub.push_to_hub``."""
+        from .hub import push_to_hub
+
+        return push_to_hub(self, repo_id, **options)
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from . import __version__
 from .errors import UserError
+from .hub.card import card, read_card
 from .plugin import loader, made_with
 from .space import Space, SpaceModality
 from .spec import Spec
@@ -55,40 +56,6 @@ def config(space: Space) -> dict[str, Any]:
     }
 
 
-def card(space: Space) -> str:
-    """The model card, in the Hugging Face form."""
-    stages = "\n".join(
-        f"{i}. `{s['name']}`: {', '.join(s['align'])}; trained {', '.join(s['trained'])}"
-        for i, s in enumerate(space.stages, 1)
-    )
-    rows = "\n".join(
-        f"| {name} | `{e.encoder.name}` | {'in this folder' if e.carried else 'referenced'} |"
-        for name, e in space.entries.items()
-    )
-    return f"""---
-library_name: modalign
-tags: [embeddings, {", ".join(space.entries)}]
----
-# {space.plan.get("name", "A space")}
-
-One embedding space of {space.dim} dimensions for {", ".join(space.entries)}.
-
-```python
-import modalign
-
-space = modalign.load(".")
-z = space.embed("{next(iter(space.entries), "MODALITY")}", values)  # (N, {space.dim}), unit rows
-```
-
-| modality | encoder | weights |
-|---|---|---|
-{rows}
-
-Stages:
-{stages or "none"}
-"""
-
-
 def save(space: Space, path: Path) -> None:
     """Write a space folder beside ``path`` and move it there, so that nobody sees half of one."""
     path = path.absolute()
@@ -118,11 +85,7 @@ def load(source: str | os.PathLike[str], device: str | torch.device = "cpu") -> 
         UserError: if it is no space, damaged, of a newer format, or a plugin it needs is missing or another.
     """
     text = os.fspath(source)
-    if text.startswith(("models:/", "runs:/", "mlflow-artifacts:/")):
-        from mlflow.artifacts import download_artifacts
-
-        text = download_artifacts(text)
-    path = Path(text)
+    path = Path(download(text))
     if not (path / CONFIG).is_file() and (path / "space" / CONFIG).is_file():
         path = path / "space"
     try:
@@ -150,7 +113,25 @@ def load(source: str | os.PathLike[str], device: str | torch.device = "cpu") -> 
     if made_with.changed(plugins, series=True):
         told = made_with.changed(plugins, series=True)
         logging.getLogger("modalign").warning("the space %s may give other embeddings: %s", text, told)
+    space.about = read_card(path / CARD)
     return space.requires_grad_(False).eval().to(device)
+
+
+def download(source: str, to: str | None = None) -> str:
+    """Where a space is on this machine: ``source`` itself, unless it is an MLflow URI.
+
+    Raises:
+        UserError: if MLflow has no such thing, or does not answer.
+    """
+    if not source.startswith(("models:/", "runs:/", "mlflow-artifacts:/")):
+        return source
+    from mlflow.artifacts import download_artifacts
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return download_artifacts(source, dst_path=to)
+    except (MlflowException, OSError) as error:
+        raise UserError(f"MLflow gives no {source}: {error}") from error
 
 
 def _build(about: dict[str, Any], tensors: dict[str, torch.Tensor]) -> Space:

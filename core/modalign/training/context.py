@@ -133,6 +133,7 @@ class Context:
             return
         self.space.plan = self.about.plan
         self.space.stages = self.earlier + [{k: s[k] for k in LASTING} for s in self.stages]
+        self.space.about["results"] = {name: report.metrics for name, report in self.tasks.items()}
         self.space.save(self.folder.space)
         content = {
             "plan": self.about.plan,
@@ -141,6 +142,7 @@ class Context:
             "tasks": {name: report.metrics for name, report in self.tasks.items()},
             "intervals": {name: report.intervals for name, report in self.tasks.items() if report.intervals},
             "chance": {name: report.chance for name, report in self.tasks.items() if report.chance},
+            "primary": {name: task.primary for name, (task, _) in self.measured.items()},
             "never_paired": reports.never_paired(self.space.stages, self._task_modalities()),
             "quarantined": len(self.quarantine.rows),
         }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import tempfile
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -30,3 +32,21 @@ def upload(client: Any, run_id: str, folder: Path, path: str) -> None:
             return
     parent = PurePosixPath(path).parent.as_posix()
     client.log_artifact(run_id, str(file), None if parent == "." else parent)
+
+
+def upload_model(client: Any, run_id: str, folder: Path) -> None:
+    """What makes the run's ``space`` an MLflow model, so that ``runs:/ID/space`` can be registered."""
+    try:
+        about = json.loads((folder / "space" / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # there is no space yet
+        return
+    if not isinstance(about, dict) or not {"modalign", "plugins", "modalities", "dim"} <= set(about):
+        return
+    from mlflow.models import Model
+
+    from modalign.mlflow.flavor import write_beside
+
+    with tempfile.TemporaryDirectory() as beside:
+        write_beside(Path(beside), about, Model(artifact_path="space", run_id=run_id))
+        for file in sorted(Path(beside).iterdir()):
+            client.log_artifact(run_id, str(file), "space")

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from ..metric_log import read_from
-from .artifacts import artifacts, upload
+from .artifacts import artifacts, upload, upload_model
 from .client import DeletedError, describe
 from .names import mlflow_name, redact
 from .points import Point
@@ -85,6 +85,7 @@ class Mirror:
             return False
         for path in artifacts(self.run.folder):
             self._try(f"artifact {path}", self._artifact, parent, path)
+        self._try("model", self._model, parent)
         for name, stage in stages.items():
             if not stage.closed and stage.run_id:
                 self._try(f"end of stage {name}", self._end, stage.run_id, *ended)
@@ -163,6 +164,13 @@ class Mirror:
             self.heard((self.run.folder / path).stat().st_size / 1e6)  # a megabyte a second is normal
             upload(self.runs.client, parent, self.run.folder, path)
             self._uploaded.add(path)
+            self.heard(0)
+
+    def _model(self, parent: str) -> None:
+        if "MLmodel" not in self._uploaded:
+            self.heard(10)  # MLflow's models are a large import
+            upload_model(self.runs.client, parent, self.run.folder)
+            self._uploaded.add("MLmodel")
             self.heard(0)
 
     def _end(self, run_id: str, status: str, at: int) -> None:
