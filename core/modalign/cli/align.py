@@ -22,7 +22,11 @@ def command(
     dry_run: bool,
     quiet: bool,
 ) -> None:
-    """Train a space as PLAN says, stage by stage."""
+    """Train a space as PLAN says, stage by stage.
+
+    seed=0,1,2 runs the plan once for each value, and every combination of several such keys, then
+    compares the runs. A comma inside brackets, braces or quotes is the value's own.
+    """
     import json
     import logging
     from pathlib import Path
@@ -31,15 +35,26 @@ def command(
     logging.getLogger("modalign").setLevel(logging.WARNING if quiet else logging.INFO)
     if dry_run:
         from modalign.training.dry_run import describe
+        from modalign.training.sweep import combinations
 
-        click.echo(describe(plan, overrides, start))
+        for values in combinations(overrides):
+            click.echo(describe(plan, values, start))
         return
     from modalign import report
     from modalign.training.run import align, first_process
+    from modalign.training.sweep import alternatives, sweep
 
+    if any(len(alternatives(text)) > 1 for text in overrides):
+        from modalign.training import compare
+
+        folders = sweep(plan, overrides, start=start, resume=resume, out=out)
+        if first_process():
+            runs = [run for folder in folders for run in compare.read_run(str(folder))]
+            click.echo(report.columns(compare.rows(runs)))
+        return
     space = align(plan, start=start, resume=resume, out=out, overrides=overrides)
     if not first_process():
         return
     folder = Path(out) if out else Path("runs") / space.plan["name"]
-    click.echo(report.text(json.loads((folder / "report.json").read_text(encoding="utf-8"))))
+    click.echo(report.as_text(json.loads((folder / "report.json").read_text(encoding="utf-8"))))
     click.echo(f"\nspace: {folder / 'space'}\nreport: {folder / 'report.html'}")

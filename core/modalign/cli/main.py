@@ -15,6 +15,7 @@ from modalign.errors import UserError, suggest
 VERBS = {
     "align": ("modalign.cli.align", "Train a space as a plan says"),
     "eval": ("modalign.cli.eval", "Run a plan's tasks on a finished space"),
+    "compare": ("modalign.cli.compare", "Show runs side by side"),
     "embed": ("modalign.cli.embed", "Write the embeddings of files, literals or a table"),
     "list": ("modalign.cli.list", "Show the components a plan may name"),
     "plugins": ("modalign.cli.plugins", "Show and manage plugins"),

@@ -2,17 +2,17 @@
 
 from .gallery import Answer, Example, Gallery, Shown
 from .page import write
-from .tables import columns, never_paired, stage_rows, task_rows, text
+from .tables import as_text, columns, never_paired, stage_rows, task_rows
 
 __all__ = [
     "Answer",
     "Example",
     "Gallery",
     "Shown",
+    "as_text",
     "columns",
     "never_paired",
     "stage_rows",
     "task_rows",
-    "text",
     "write",
 ]

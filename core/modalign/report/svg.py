@@ -112,6 +112,26 @@ def bars(rows: Sequence[tuple[str, Sequence[float]]], parts: Sequence[str], unit
     return _svg("".join(lines), " and ".join(parts), WIDTH, 20 + 34 * len(rows)) + legend(parts)
 
 
+def intervals_chart(points: Sequence[tuple[str, float, float, float]], title: str) -> str:
+    """A row per name: its value as a dot, ``low`` to ``high`` as a line."""
+    if not points:
+        return ""
+    left, right = span([bound for _, value, low, high in points for bound in (value, low, high)])
+
+    def across(value: float) -> float:
+        return 260 + (value - left) / (right - left) * (WIDTH - 350)
+
+    rows = "".join(
+        f'<text x="250" y="{22 + i * 30}" text-anchor="end">{html.escape(name)}</text>'
+        f'<line x1="{across(low):.1f}" x2="{across(high):.1f}" y1="{17 + i * 30}" y2="{17 + i * 30}" '
+        f'style="stroke:{COLOURS[0]};stroke-width:3;stroke-opacity:.5"/>'
+        f'<circle cx="{across(value):.1f}" cy="{17 + i * 30}" r="5" style="fill:{COLOURS[0]}"/>'
+        f'<text x="{WIDTH - 5}" y="{22 + i * 30}" text-anchor="end">{value:.3f}</text>'
+        for i, (name, value, low, high) in enumerate(points)
+    )
+    return _svg(rows, title, WIDTH, 10 + 30 * len(points))
+
+
 def thinned(points: Points, most: int) -> Points:
     """At most so many of the points, evenly, the last one among them."""
     step = math.ceil(len(points) / most)

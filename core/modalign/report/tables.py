@@ -57,7 +57,7 @@ def columns(rows: Sequence[Sequence[str]]) -> str:
     )
 
 
-def text(content: Mapping[str, Any]) -> str:
+def as_text(content: Mapping[str, Any]) -> str:
     """A report as it is printed at the end of a run."""
     parts = [columns(stage_rows(content))]
     if content["tasks"]:
