@@ -13,7 +13,7 @@ from modalign.errors import UserError
 from modalign.losses import InfoNCE
 from modalign.plugin import loader
 from modalign.projections import MLP, Linear, Universal
-from modalign.tasks import BlindPairs, Gap, Missing, RankVariance, Retrieval, Shift, ZeroShot
+from modalign.tasks import BlindPairs, Gap, Matrix, Missing, RankVariance, Retrieval, Shift, ZeroShot
 from modalign.testing import encoder, loss, modality, plugin, projection, task
 from torch import nn
 from torch.nn.functional import normalize
@@ -49,6 +49,7 @@ def failures(checks, *arguments):
         "rank_variance": lambda: RankVariance(["first", "second"], "third"),
         "blind_pairs": lambda: BlindPairs("first", "second", above=0.8, below=0.75),
         "shift": lambda: Shift({"name": "retrieval", "from": "first", "to": "second"}, to="shifted"),
+        "matrix": lambda: Matrix(["first", "second"]),
     },
 )
 def test_the_core_s_own_components(check):

@@ -88,6 +88,11 @@ def register_tasks() -> list[Component]:
             "classify by a map of frozen embeddings",
         ),
         Component(
+            "matrix",
+            "modalign.tasks.matrix:Matrix",
+            "every ordered pair of modalities, trained together or not",
+        ),
+        Component(
             "missing",
             "modalign.tasks.missing:Missing",
             "a task as its query's modalities are dropped, and what each is worth",

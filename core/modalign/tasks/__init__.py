@@ -7,6 +7,7 @@ from .gap import Gap
 from .group import Group
 from .knn_probe import KnnProbe
 from .linear_probe import LinearProbe
+from .matrix import Matrix
 from .missing import Missing
 from .rank_variance import RankVariance
 from .retrieval import Retrieval, retrieval_metrics
@@ -21,6 +22,7 @@ __all__ = [
     "Group",
     "KnnProbe",
     "LinearProbe",
+    "Matrix",
     "Missing",
     "RankVariance",
     "Retrieval",
