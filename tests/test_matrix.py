@@ -94,7 +94,7 @@ def test_pairs_that_share_no_row_meet_by_class():
     report = Matrix(NAMES).run(Space(), data)
     (cell,) = (r for r in report.tables["pairs"] if (r["from"], r["to"]) == ("first", "third"))
     assert cell["R@1"] is None
-    assert cell["class_R@1"] > 0.4
+    assert cell["class_R@1"] > 0.3
     assert "R@1_untrained" not in report.metrics
     assert "class_R@1_untrained" in report.metrics
 

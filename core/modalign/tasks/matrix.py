@@ -66,11 +66,8 @@ class Matrix(Task):
         if not any(len(pair.hits) for pair in found):
             raise UserError(f"matrix: no row of split {data.name!r} has two of {', '.join(here)}")
         report = Report({}, tables={"pairs": [pair.row() for pair in found]})
-        for name, chosen in (
-            ("", found),
-            ("_trained", trained(found)),
-            ("_untrained", trained(found, False)),
-        ):
+        groups = {"": found, "_trained": trained(found), "_untrained": trained(found, False)}
+        for name, chosen in groups.items():
             add_mean(report, f"R@1{name}", [(p.hits, p.chance) for p in chosen])
             add_mean(report, f"class_R@1{name}", [(p.class_hits, p.class_chance) for p in chosen])
         report.metrics["worst_R@1"] = min(p.value for p in found if p.value is not None)
