@@ -13,7 +13,7 @@ from typing import Any
 import modalign
 import pytest
 from modalign.contracts import Report
-from modalign.report import Answer, Example, Gallery, Shown, write
+from modalign.report import Answer, Example, Gallery, Shown, task_tables, write
 from modalign.report.svg import bars, heat_map, line_chart, scatter, thinned
 
 Plan = dict[str, Any]
@@ -121,6 +121,18 @@ def test_a_page_without_tasks_or_gallery(tmp_path: Path) -> None:
     write(tmp_path, content(tasks={}, intervals={}, chance={}, health=[]), {})
     ids = [s["id"] for s in Page((tmp_path / "report.html").read_text()).named("section")]
     assert ids == ["summary", "stages", "data", "environment", "plan"]
+
+
+def test_tasks_with_metrics_in_common_share_a_table() -> None:
+    recall = {"R@1": 0.5, "R@5": 0.6, "MRR": 0.7}
+    tasks = {"a": recall, "gap": {"gap": 0.1}, "b": {**recall, "class_R@1": 1.0}}
+    first, second = task_tables({"tasks": tasks, "never_paired": ["b"]})
+    assert first == [
+        ["task", "R@1", "R@5", "MRR", "class_R@1"],
+        ["a", "0.500", "0.600", "0.700", ""],
+        ["b *", "0.500", "0.600", "0.700", "1.000"],
+    ]
+    assert second == [["task", "gap"], ["gap", "0.100"]]
 
 
 def test_charts_at_their_edges() -> None:

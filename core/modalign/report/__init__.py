@@ -2,7 +2,7 @@
 
 from .gallery import Answer, Example, Gallery, Shown
 from .page import write
-from .tables import as_text, columns, never_paired, stage_rows, task_rows
+from .tables import as_text, columns, never_paired, stage_rows, task_tables
 
 __all__ = [
     "Answer",
@@ -13,6 +13,6 @@ __all__ = [
     "columns",
     "never_paired",
     "stage_rows",
-    "task_rows",
+    "task_tables",
     "write",
 ]

@@ -15,7 +15,7 @@ from modalign.contracts import Report
 
 from .gallery import Example, Gallery, Shown
 from .svg import bars, heat_map, line_chart, scatter
-from .tables import STAR, pairs, stage_rows, task_rows
+from .tables import STAR, pairs, stage_rows, task_tables
 
 POLICY = "default-src 'none'; img-src data:; media-src data:; style-src 'unsafe-inline'"
 """The page may load nothing and run nothing: samples and names come from strangers."""
@@ -107,7 +107,7 @@ def tasks_section(content: Mapping[str, Any]) -> str:
             rows.append([name, metric, f"{metrics[metric]:.3f}", between, guess])
     sure = f"<details><summary>Intervals and chance</summary>{table(rows)}</details>" if len(rows) > 1 else ""
     star = f"<small>{STAR}</small>" if content.get("never_paired") else ""
-    return table(task_rows(content)) + star + sure
+    return "".join(map(table, task_tables(content))) + star + sure
 
 
 def stages_section(content: Mapping[str, Any]) -> str:

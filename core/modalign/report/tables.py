@@ -33,15 +33,30 @@ def never_paired(stages: Sequence[Mapping[str, Any]], tasks: Mapping[str, Sequen
     ]
 
 
-def task_rows(content: Mapping[str, Any]) -> list[list[str]]:
-    """Per task its metrics, one column for each that any task has; a star: never trained together."""
-    tasks = content["tasks"]
+def task_tables(content: Mapping[str, Any]) -> list[list[list[str]]]:
+    """A table for each group of tasks that have metrics in common: a row per task, a column per metric.
+
+    A star: never trained together.
+    """
     starred = set(content.get("never_paired", ()))
-    metrics = list(dict.fromkeys(m for values in tasks.values() for m in values))
-    return [["task", *metrics]] + [
-        [name + " *" * (name in starred), *(f"{values[m]:.3f}" if m in values else "" for m in metrics)]
-        for name, values in tasks.items()
-    ]
+    groups: list[dict[str, Mapping[str, float]]] = []
+    for name, values in content["tasks"].items():
+        alike = (
+            g for g in groups if any(len(values.keys() & of.keys()) > len(values) / 2 for of in g.values())
+        )
+        group = next(alike, None)
+        if group is None:
+            groups.append(group := {})
+        group[name] = values
+    tables = []
+    for group in groups:
+        metrics = list(dict.fromkeys(m for values in group.values() for m in values))
+        rows = [
+            [name + " *" * (name in starred), *(f"{v[m]:.3f}" if m in v else "" for m in metrics)]
+            for name, v in group.items()
+        ]
+        tables.append([["task", *metrics], *rows])
+    return tables
 
 
 def columns(rows: Sequence[Sequence[str]]) -> str:
@@ -61,7 +76,7 @@ def as_text(content: Mapping[str, Any]) -> str:
     """A report as it is printed at the end of a run."""
     parts = [columns(stage_rows(content))]
     if content["tasks"]:
-        parts.append(columns(task_rows(content)))
+        parts += map(columns, task_tables(content))
     if content.get("never_paired"):
         parts.append(STAR)
     return "\n\n".join(parts)
