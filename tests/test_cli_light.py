@@ -19,7 +19,7 @@ from modalign.plugin import loader
 
 RUN = "import sys; from modalign.cli.main import main; sys.exit(main())"
 HEAVY = ("torch", "mlflow", "transformers", "lightning", "lightning_fabric", "pydantic", "pyarrow", "rich")
-HEAVY += ("numpy", "pandas", "matplotlib", "yaml")
+HEAVY += ("numpy", "pandas", "matplotlib", "yaml", "faiss", "http.server")
 WATCH = f"""
 import sys
 from modalign.cli.main import main

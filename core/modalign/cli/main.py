@@ -17,6 +17,7 @@ VERBS = {
     "eval": ("modalign.cli.eval", "Run a plan's tasks on a finished space"),
     "compare": ("modalign.cli.compare", "Show runs side by side"),
     "embed": ("modalign.cli.embed", "Write the embeddings of files, literals or a table"),
+    "search": ("modalign.cli.search", "Index files and tables, and find items by any modality"),
     "list": ("modalign.cli.list", "Show the components a plan may name"),
     "plugins": ("modalign.cli.plugins", "Show and manage plugins"),
     "doctor": ("modalign.cli.doctor", "Check the installation, and the feature cache"),
