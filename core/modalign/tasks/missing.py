@@ -78,8 +78,8 @@ class Missing(Task):
         full = found[self.dropped]
         values = {s: f.value for s, f in found.items()}
         metrics = {
-            "full": full.value,
             "mean": sum(values.values()) / len(values),
+            "full": full.value,
             "worst": min(values.values()),
         }
         importance = shapley(self.dropped, {(): full.chance or 0.0, **values})

@@ -72,8 +72,8 @@ class Shift(Task):
         both = [primary_of(self.inner, self.inner.run(space, side)) for side in sides]
         reference, shifted = both
         metrics = {
-            "reference": reference.value,
             "shifted": shifted.value,
+            "reference": reference.value,
             "drop": reference.value - shifted.value,
         }
         intervals, chance = {}, {}
