@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from modalign.contracts import Items
 from modalign.errors import UserError
+from modalign.tasks.bootstrap import interval
 from modalign.tasks.labelled import asked, balanced, labelled, learnt
 from sklearn.metrics import balanced_accuracy_score
 
@@ -66,12 +67,13 @@ def test_balanced_accuracy_equals_scikit_learn(seed, classes):
 
 
 def test_an_item_of_two_classes_is_drawn_as_one():
-    """Two items of both classes, one right: a resample of items gives 0, 1/2 or 1, whatever the class."""
-    table = Table({"a": items(np.eye(2), [[0, 0], [0, 1], [1, 0], [1, 1]])}, 2, torch.tensor([0, 1]))
-    found = labelled(None, table, ("a",))
-    value, between = balanced(found, torch.tensor([True, False]))
-    assert value == 0.5
-    assert between == (0.0, 1.0)
+    """If all items have both classes, every resample's balanced accuracy is its accuracy."""
+    links = [[i, r] for i in range(40) for r in (0, 1)]
+    found = labelled(None, Table({"a": items(np.eye(40), links)}, 2, torch.tensor([0, 1])), ("a",))
+    right = torch.arange(40) % 3 == 0
+    value, between = balanced(found, right)
+    assert value == pytest.approx(14 / 40)
+    assert between == pytest.approx(interval(right.double()))
 
 
 def test_what_cannot_be_learnt_or_asked_is_said():
