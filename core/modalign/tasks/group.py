@@ -132,8 +132,7 @@ def figure(rows: list[dict[str, Any]], average: float) -> Any:
     drawing = Figure(figsize=(5, 1 + 0.25 * len(rows)), layout="constrained")
     axes = drawing.subplots()
     axes.barh([f"{row['group']} ({row['items']})" for row in rows], [row["value"] for row in rows])
-    axes.axvline(average, linestyle=":", color="grey", label="average")
+    axes.axvline(average, linestyle=":", color="grey")
     axes.invert_yaxis()
-    axes.set_xlabel("value")
-    axes.legend()
+    axes.set_xlabel("value (dotted: the average)")
     return drawing

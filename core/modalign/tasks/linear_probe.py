@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar
 
@@ -78,5 +79,7 @@ def logistic(known: Labelled, vectors: Tensor, C: float, weights: Tensor | None 
     if len(known.labels) == 1:
         return known.labels.expand(len(vectors))
     model = LogisticRegression(C=C, max_iter=1000)
-    model.fit(known.vectors[item].numpy(), label.numpy(), None if weights is None else weights.numpy())
+    with warnings.catch_warnings():  # one shot per class is no regression problem
+        warnings.filterwarnings("ignore", "The number of unique classes", UserWarning)
+        model.fit(known.vectors[item].numpy(), label.numpy(), None if weights is None else weights.numpy())
     return torch.as_tensor(model.predict(vectors.numpy()))  # (Q,)
