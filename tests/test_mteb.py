@@ -116,6 +116,7 @@ def test_what_mteb_asks_of_an_encoder(space: Space, digits: Path) -> None:
     a, b = space.embed("text", words), space.embed("image", pictures)
     both = encoder.encode([{"id": ["x", "y"], "text": words, "image": pictures}])
     assert torch.allclose(both, torch.nn.functional.normalize(a + b, dim=1), atol=1e-6)
+    assert torch.allclose(encoder.encode([{"text": ["one"]}, {"text": ["two"]}]), a, atol=1e-6)
     assert torch.allclose(encoder.similarity(a, b), a @ b.T)
     assert torch.allclose(encoder.similarity_pairwise(a, b), (a @ b.T).diagonal(), atol=1e-6)
     with pytest.raises(modalign.UserError, match="names="):

@@ -67,11 +67,12 @@ def test_the_card_is_one_that_the_hub_reads(space: Space, tmp_path: Path) -> Non
 
 def test_no_path_of_this_machine_leaves_it(space: Space, plan: Plan, tmp_path: Path) -> None:
     assert space.plan["data"]["table"] == plan["data"]["table"]
+    space.plan["track"] = {"uri": "http://ours.example"}
     space.save_pretrained(tmp_path / "mine")
     text = (tmp_path / "mine/config.json").read_text() + (tmp_path / "mine/README.md").read_text()
     assert str(tmp_path) not in text
     assert str(Path(plan["data"]["table"]).parent) not in text
-    assert "sqlite" not in text
+    assert "ours.example" not in text
     assert (
         json.loads((tmp_path / "mine/config.json").read_text())["plan"]["data"]["table"] == "digits.parquet"
     )

@@ -13,6 +13,7 @@ import pytest
 import torch
 from modalign import Space
 from modalign.hub import as_sentence_transformer
+from modalign.hub.values import as_cell
 from modalign.tasks.retrieval import retrieval_metrics
 
 pytest.importorskip("sentence_transformers", minversion="5.4")
@@ -58,6 +59,17 @@ def test_encode_equals_embed_for_every_kind_of_input(space: Space, digits: Path,
         wanted = space.embed(modality, cells(digits, modality)).numpy()
         for form in forms:
             np.testing.assert_allclose(model.encode(form, batch_size=5), wanted, atol=1e-6)
+
+
+def test_samples_keep_their_float32(in_tmp: Path) -> None:
+    import soundfile
+
+    wave = np.random.default_rng(0).normal(size=(2, 50)).astype(np.float32) / 7  # (channels, L)
+    samples, rate = soundfile.read(
+        io.BytesIO(as_cell({"array": wave, "sampling_rate": 8000})), dtype="float32"
+    )
+    assert rate == 8000
+    np.testing.assert_array_equal(samples, wave.T)
 
 
 def test_saved_and_loaded(space: Space, tmp_path: Path) -> None:
