@@ -26,11 +26,9 @@ from .conftest import NAMES, TINY, digit_rows
 pytest.importorskip("faiss")
 
 
-@pytest.fixture(scope="module")
-def folder(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A space that has learnt a little."""
-    out = tmp_path_factory.mktemp("run")
-    stage = {"losses": {"infonce": 1.0}, "epochs": 2, "batch_size": 32, "lr": 3e-3}
+def train(digits: Path, out: Path, epochs: int) -> Path:
+    """A space of pictures, names and tones; two epochs teach it little, thirty enough."""
+    stage = {"losses": {"infonce": 1.0}, "epochs": epochs, "batch_size": 32, "lr": 3e-3}
     modalign.align(
         {
             "name": "tiny",
@@ -47,6 +45,12 @@ def folder(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         out=out,
     )
     return out / "space"
+
+
+@pytest.fixture(scope="module")
+def folder(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A space that has learnt a little."""
+    return train(digits, tmp_path_factory.mktemp("run"), epochs=2)
 
 
 @pytest.fixture(scope="module")

@@ -18,6 +18,7 @@ VERBS = {
     "compare": ("modalign.cli.compare", "Show runs side by side"),
     "embed": ("modalign.cli.embed", "Write the embeddings of files, literals or a table"),
     "search": ("modalign.cli.search", "Index files and tables, and find items by any modality"),
+    "explore": ("modalign.cli.explore", "Search an index in a web page, with previews"),
     "list": ("modalign.cli.list", "Show the components a plan may name"),
     "plugins": ("modalign.cli.plugins", "Show and manage plugins"),
     "doctor": ("modalign.cli.doctor", "Check the installation, and the feature cache"),

@@ -12,6 +12,9 @@ from torch import Generator, Tensor
 Batch = dict[str, Tensor]
 """Named tensors, all with the same first dimension ``N``."""
 
+PREVIEWS = r"(image|audio|video)/[a-z0-9][a-z0-9.+-]*|text/plain"
+"""MIME types of previews: what a browser shows without running anything."""
+
 
 class BadSample(ValueError):
     """One value could not be read; the message is the reason, in words, for ``quarantine.csv``."""

@@ -80,16 +80,35 @@ def vector(space: Space, terms: Sequence[Term], combine: str | None = None) -> T
     Raises:
         UserError: if there is no term, one cannot be read, a product has weights, or a sum cancels out.
     """
-    if not terms:
-        raise UserError(f"ask for something: --query {SYNTAX}")
     how = check_combine(combine or "sum")
     for term in terms:
         space.entry(term.modality)
-    if how == "product" and any(term.weight != 1 for term in terms):
-        raise UserError("a product has no weights and no differences: leave out combine product")
-    parts = [term.weight * space.embed(term.modality, [term.value]) for term in terms]  # (1, D) each
-    found = combined(parts, how)[0]  # (D,)
-    if how == "sum" and float(found.norm()) < 1e-4 * sum(abs(term.weight) for term in terms):
+    check_weights([term.weight for term in terms], how)
+    vectors = [space.embed(term.modality, [term.value])[0] for term in terms]  # (D,) each
+    return joined(vectors, [term.weight for term in terms], how)
+
+
+def check_weights(weights: Sequence[float], how: str) -> None:
+    """That there is something to ask, and no product of weighted vectors.
+
+    Raises:
+        UserError: if not.
+    """
+    if not weights:
+        raise UserError(f"ask for something: {SYNTAX}")
+    if how == "product" and any(weight != 1 for weight in weights):
+        raise UserError("a product has no weights and no differences: combine by sum, or leave them out")
+
+
+def joined(vectors: Sequence[Tensor], weights: Sequence[float], how: str = "sum") -> Tensor:
+    """Vectors ``(D,)`` and their weights as one ``(D,)``.
+
+    Raises:
+        UserError: as ``vector``.
+    """
+    check_weights(weights, how)
+    found = combined([weight * v[None] for weight, v in zip(weights, vectors, strict=True)], how)[0]  # (D,)
+    if how == "sum" and float(found.norm()) < 1e-4 * sum(map(abs, weights)):
         raise UserError("the parts of the query cancel out: nothing is left to look for")
     return found
 

@@ -12,12 +12,11 @@ import torch
 from torch import Tensor
 
 from modalign.contracts import BadSample, Batch, Modality
+from modalign.contracts.modality import PREVIEWS
 
 from .tools import expect, same, same_batch, seeded
 
 Make = Callable[[], Modality]
-SHOWN = r"(image|audio|video)/[a-z0-9][a-z0-9.+-]*|text/plain"
-"""MIME types that a browser shows without running anything."""
 
 
 def check_modality_example_is_deterministic(make: Make) -> None:
@@ -129,7 +128,7 @@ def check_modality_preview_can_be_shown(make: Make) -> None:
         expect(isinstance(found, tuple) and len(found) == 2, "preview must give (MIME type, bytes) or None")
         kind, content = found
         expect(
-            isinstance(kind, str) and re.fullmatch(SHOWN, kind) is not None,
+            isinstance(kind, str) and re.fullmatch(PREVIEWS, kind) is not None,
             f"preview gave the type {kind!r}; use image/*, audio/*, video/* or text/plain",
         )
         expect(isinstance(content, bytes) and len(content) > 0, "preview must give bytes, at least one")
