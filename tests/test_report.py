@@ -169,3 +169,16 @@ def test_a_browser_has_nothing_to_complain_about(finished: Path) -> None:
     assert "CONSOLE" not in done.stderr, done.stderr
     page = Page(done.stdout)
     assert len(page.named("section")) == 9
+
+
+def test_an_evaluation_leaves_a_page_too(finished: Path, plan: Plan) -> None:
+    from modalign.training.eval import evaluate
+
+    evaluate(finished / "space", plan, out=Path("checked"))
+    content = json.loads(Path("checked/report.json").read_text())
+    assert content["tasks"] == json.loads((finished / "report.json").read_text())["tasks"]
+    low, high = content["intervals"]["retrieval:image->text"]["R@1"]
+    assert low <= content["tasks"]["retrieval:image->text"]["R@1"] <= high
+    page = Page(Path("checked/report.html").read_text())
+    ids = [s["id"] for s in page.named("section")]
+    assert ids == ["summary", "tasks", "examples", "map", "details", "data", "environment", "plan"]

@@ -72,6 +72,8 @@ def save_figures(folder: Path, name: str, report: Report) -> Iterable[tuple[str,
 def summary(content: Mapping[str, Any]) -> str:
     """A sentence on what was done, and the matrix of pairs."""
     stages = content["stages"]
+    if not stages:
+        return f"<p>{len(content['tasks'])} tasks measured on a finished space.</p>" + matrix(content)
     modalities = list(dict.fromkeys(m for stage in stages for m in stage["align"]))
     seconds = sum(s["seconds"] + s.get("encode_seconds", 0) for s in stages)
     trained = sum(s["trained_parameters"] for s in stages)
@@ -80,15 +82,20 @@ def summary(content: Mapping[str, Any]) -> str:
         f"<b>{html.escape(', '.join(modalities))}</b> in {seconds:.1f} s, training {trained:,} parameters "
         "besides encoders.</p>"
     )
+    return text + matrix(content)
+
+
+def matrix(content: Mapping[str, Any]) -> str:
+    """What every pair of modalities reaches, if two or more were measured."""
     measured = pairs(content)
     if len(measured) < 2:
-        return text
+        return ""
     cells = {(p["from"], p["to"]): (p["value"], p["starred"]) for p in measured}
     metrics = ", ".join(dict.fromkeys(p["metric"] for p in measured))
     note = (
         f"<small>{metrics}, by row to column. {STAR if any(p['starred'] for p in measured) else ''}</small>"
     )
-    return text + heat_map(cells, "retrieval of each pair") + note
+    return heat_map(cells, "retrieval of each pair") + note
 
 
 def tasks_section(content: Mapping[str, Any]) -> str:
@@ -112,6 +119,8 @@ def tasks_section(content: Mapping[str, Any]) -> str:
 
 def stages_section(content: Mapping[str, Any]) -> str:
     """What each stage took and left alone."""
+    if not content["stages"]:
+        return ""
     rows = [(s["name"], (s.get("encode_seconds", 0.0), s["seconds"])) for s in content["stages"]]
     chart = bars(rows, ("encoding", "training"), "s")
     return f'{chart}<div class="stages">{table(stage_rows(content))}</div>'

@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from modalign import report as reports
-from modalign.contracts import Report, Run, Task
+from modalign.contracts import Run
 from modalign.plugin import loader
 from modalign.space import Space
 from modalign.space_files import weights
@@ -14,14 +13,13 @@ from modalign.space_files import weights
 from .checkpoint import save_checkpoint
 from .checks import Prepared
 from .data import Dataset
-from .evaluate import TableSplit, build_task, run_tasks
-from .gallery import make_gallery
-from .health import health
+from .evaluate import Measured, TableSplit, run_tasks
 from .metric_log import MetricLog
 from .plan import Plan, Views
 from .quarantine import Quarantine
 from .reader import Reader
-from .run_folder import RunFolder, write_json
+from .report_files import write_reports
+from .run_folder import RunFolder
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -48,9 +46,7 @@ class Context:
     about: Run
     earlier: list[dict[str, Any]] = field(default_factory=list)
     stages: list[dict[str, Any]] = field(default_factory=list)
-    tasks: dict[str, Report] = field(default_factory=dict)
-    measured: dict[str, tuple[Task, TableSplit]] = field(default_factory=dict)
-    """By id, each task that was run and the split it was run on."""
+    tasks: dict[str, Measured] = field(default_factory=dict)
     step: int = 0
     stopping: bool = False
     _readers: dict[tuple[int, str, str], Reader] = field(default_factory=dict)
@@ -107,11 +103,10 @@ class Context:
             return splits.setdefault(name, TableSplit(name, dataset, lambda m: self.reader(dataset, m)))
 
         self.tasks = run_tasks(self.space, self.plan.tasks, split)
-        built = {name: (task, plan.split) for plan in self.plan.tasks for name, task in [build_task(plan)]}
-        self.measured = {name: (built[name][0], split(built[name][1])) for name in self.tasks}
 
-    def _task_modalities(self) -> dict[str, tuple[str, ...]]:
-        return {name: task.modalities for name, (task, _) in self.measured.items()}
+    def metrics_of_tasks(self) -> dict[str, dict[str, float]]:
+        """What the tasks found last, by id."""
+        return {name: measured.report.metrics for name, measured in self.tasks.items()}
 
     def checkpoint(self, stage: int, trainer: dict[str, Any] | None) -> None:
         """Write where the run is: in the middle of a stage, or (no trainer) before it."""
@@ -133,27 +128,17 @@ class Context:
             return
         self.space.plan = self.about.plan
         self.space.stages = self.earlier + [{k: s[k] for k in LASTING} for s in self.stages]
-        self.space.about["results"] = {name: report.metrics for name, report in self.tasks.items()}
+        self.space.about["results"] = self.metrics_of_tasks()
         self.space.save(self.folder.space)
-        content = {
-            "plan": self.about.plan,
-            "versions": self.about.versions,
-            "stages": self.stages,
-            "tasks": {name: report.metrics for name, report in self.tasks.items()},
-            "intervals": {name: report.intervals for name, report in self.tasks.items() if report.intervals},
-            "chance": {name: report.chance for name, report in self.tasks.items() if report.chance},
-            "primary": {name: task.primary for name, (task, _) in self.measured.items()},
-            "never_paired": reports.never_paired(self.space.stages, self._task_modalities()),
-            "quarantined": len(self.quarantine.rows),
-        }
-        gallery = None
-        if len(self.stages) == len(self.plan.stages):
-            gallery = make_gallery(self.space, self.measured)
-            data = self.prepared.task_data()
-            dataset = self.prepared.dataset(data) if data is not None else None
-            wanted = [
-                m for m in self.space.modalities if dataset and any(m in t.columns for t in dataset.tables)
-            ]
-            content["health"] = health(dataset, wanted) if dataset else []
-        write_json(self.folder.path / "report.json", content)
-        reports.write(self.folder.path, content, self.tasks, gallery)
+        data = self.prepared.task_data()
+        write_reports(
+            self.folder.path,
+            self.space,
+            self.tasks,
+            self.prepared.dataset(data) if data is not None else None,
+            whole=len(self.stages) == len(self.plan.stages),
+            stages=self.stages,
+            plan=self.about.plan,
+            versions=self.about.versions,
+            quarantined=len(self.quarantine.rows),
+        )

@@ -8,16 +8,19 @@ from pathlib import Path
 from typing import Any
 
 from modalign.errors import UserError
+from modalign.plugin import loader
 from modalign.space import Space
 from modalign.space_files import load
 
+from .build import versions
 from .checks import prepare_tasks
 from .evaluate import TableSplit, run_tasks
 from .plan import Plan
 from .plan_file import read_plan
 from .quarantine import Quarantine
 from .reader import Reader
-from .run_folder import MARK, write_json
+from .report_files import write_reports
+from .run_folder import MARK
 
 
 def evaluate(
@@ -29,7 +32,7 @@ def evaluate(
     """The metrics of a plan's tasks on a space, by task id.
 
     Inputs:
-        out: a folder for ``report.json`` and ``quarantine.csv``.
+        out: a folder for ``report.json``, ``report.html`` and ``quarantine.csv``.
 
     Raises:
         UserError: if plan and space do not fit, or no task can be measured.
@@ -60,9 +63,13 @@ def evaluate(
         raise UserError(
             "none of the plan's tasks could be measured on this space; the warnings above say why"
         )
-    metrics = {name: report.metrics for name, report in found.items()}
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
         quarantine.save(out / "quarantine.csv")
-        write_json(out / "report.json", {"tasks": metrics, "quarantined": len(quarantine.rows)})
-    return metrics
+        plan_ = prepared.plan.model_dump(mode="json")
+        used = {p.distribution: p.version for p in loader.plugins() if p.problem is None}
+        quarantined = len(quarantine.rows)
+        write_reports(
+            out, space, found, dataset, plan=plan_, versions=versions(used), quarantined=quarantined
+        )
+    return {name: measured.report.metrics for name, measured in found.items()}

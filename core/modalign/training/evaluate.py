@@ -112,17 +112,28 @@ def build_task(plan: TaskPlan) -> tuple[str, Task]:
     return plan.id or f"{spec.name.rpartition(':')[2]}:{task.about}", task
 
 
+@dataclass(frozen=True)
+class Measured:
+    """A task that was run, on what, and what it found."""
+
+    task: Task
+    split: TableSplit
+    report: Report
+
+
 def run_tasks(
     space: Space, plans: Iterable[TaskPlan], split: Callable[[str], TableSplit]
-) -> dict[str, Report]:
+) -> dict[str, Measured]:
     """Every task whose modalities the space has, by id; one that cannot be measured is named in a warning."""
-    reports = {}
+    found = {}
     for plan in plans:
         name, task = build_task(plan)
         if set(task.modalities) <= set(space.modalities):
             try:
-                reports[name] = task.run(space, split(plan.split))
-                reports[name].metrics = {k: float(v) for k, v in reports[name].metrics.items()}
+                report = task.run(space, split(plan.split))
             except UserError as error:
                 log.warning("task %s: %s", name, error)
-    return reports
+                continue
+            report.metrics = {k: float(v) for k, v in report.metrics.items()}
+            found[name] = Measured(task, split(plan.split), report)
+    return found

@@ -9,13 +9,13 @@ from itertools import islice
 import torch
 from torch import Tensor
 
-from modalign.contracts import BadSample, Modality, Task
+from modalign.contracts import BadSample, Modality
 from modalign.report import Answer, Example, Gallery, Shown
 from modalign.space import Space
 from modalign.tasks import Retrieval
 from modalign.tasks.ranking import join
 
-from .evaluate import TableSplit
+from .evaluate import Measured, TableSplit
 
 log = logging.getLogger("modalign")
 
@@ -24,14 +24,10 @@ MOST_BYTES = 400_000
 """An item that takes more is shown by its class alone."""
 
 
-def make_gallery(space: Space, tasks: Mapping[str, tuple[Task, TableSplit]]) -> Gallery:
-    """Examples of every retrieval between two modalities, and all modalities of the first task's split.
-
-    Inputs:
-        tasks: by id, the task and the split it was measured on.
-    """
+def make_gallery(space: Space, measured: Mapping[str, Measured]) -> Gallery:
+    """Examples of every retrieval between two modalities, and all modalities of the first task's split."""
     gallery = Gallery()
-    for name, (task, split) in tasks.items():
+    for name, (task, split) in ((name, (m.task, m.split)) for name, m in measured.items()):
         if isinstance(task, Retrieval) and len(task.from_) == 1:
             try:
                 shown = examples(space, split, task.from_[0], task.to)
@@ -40,9 +36,10 @@ def make_gallery(space: Space, tasks: Mapping[str, tuple[Task, TableSplit]]) -> 
                 continue
             if shown:
                 gallery.examples[name] = shown
-    if tasks:
-        split = next(iter(tasks.values()))[1]
-        wanted = {m for task, of in tasks.values() if of.name == split.name for m in task.modalities}
+    if measured:
+        split = next(iter(measured.values())).split
+        alike = [m.task for m in measured.values() if m.split.name == split.name]
+        wanted = {m for task in alike for m in task.modalities}
         gallery.points = points(space, split, [m for m in space.modalities if m in wanted])
     return gallery
 

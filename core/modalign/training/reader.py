@@ -266,7 +266,8 @@ class Reader:
                     parts.append(part)
                     ids[i], has[i] = id_of(cell.key), True
                     break
-        return self._batch(parts, rows, epoch, torch.tensor(has), torch.tensor(ids))
+        present, numbers = torch.tensor(has, dtype=torch.bool), torch.tensor(ids, dtype=torch.long)
+        return self._batch(parts, rows, epoch, present, numbers)
 
     def _batch(
         self, parts: list[Any], rows: Sequence[int] | np.ndarray, epoch: int, present: Tensor, ids: Tensor

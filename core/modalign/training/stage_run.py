@@ -211,8 +211,8 @@ def finish(run: Context, told: Stage, done: Done) -> None:
         }
     )
     run.measure()
-    run.stages[-1]["tasks"] = {name: report.metrics for name, report in run.tasks.items()}
-    metrics = {f"{name}/{k}": v for name, report in run.tasks.items() for k, v in report.metrics.items()}
+    run.stages[-1]["tasks"] = run.metrics_of_tasks()
+    metrics = {f"{task}/{k}": v for task, found in run.metrics_of_tasks().items() for k, v in found.items()}
     run.write()
     run.record(told.name, metrics)
     run.event("stage_finished", stage=told, metrics={**metrics, "seconds": position.seconds})
