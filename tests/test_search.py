@@ -228,7 +228,7 @@ def test_several_terms_are_one_vector(space, digits):
             candidates @ vector(space, both, how), space.score(queries, {"text": candidates}, how)[0]
         )
     for terms, how, words in [
-        ([], None, "--query"),
+        ([], None, "ask for something"),
         ([Term("text", "one"), Term("text", "one", -1.0)], None, "cancel"),
         (weighted, "product", "no weights"),
         ([Term("txt", "one")], None, "did you mean 'text'"),
