@@ -11,7 +11,7 @@ from modalign.contracts import Embeddings, Items
 from modalign.errors import UserError
 from modalign.losses import Alignment
 from modalign.tasks import ranking
-from modalign.tasks.gap import Gap, closeness, linearised
+from modalign.tasks.gap import Gap, closeness, linearised, sides_interval
 from modalign.tasks.spectrum import effective_rank, singular_values
 from torch.nn.functional import normalize
 
@@ -134,6 +134,15 @@ def test_the_interval_of_uniformity_is_as_wide_as_the_number_varies():
     spread = torch.stack([s.mean().log() for s in samples]).std()
     told = linearised(samples[0]).std() / 80**0.5
     assert 0.7 < float(told / spread) < 1.4
+
+
+def test_the_interval_of_two_means_is_as_wide_as_both_make_it():
+    g = torch.Generator().manual_seed(0)
+    first, second = torch.randn(400, generator=g).double(), 3 * torch.randn(100, generator=g).double() + 1
+    low, high = sides_interval(first, second, (1, -1))
+    middle = float(first.mean() - second.mean())
+    half = 1.96 * float(first.var() / 400 + second.var() / 100) ** 0.5
+    assert [low, high] == pytest.approx([middle - half, middle + half], abs=0.1 * half)
 
 
 def test_the_figure_shows_every_singular_value():

@@ -45,7 +45,7 @@ def test_equals_brute_force(seed, languages):
     for i, name in enumerate([*["a", "b", "c"][:languages], "to"]):
         links = {(int(rng.integers(0, 6)), int(rng.integers(0, rows))) for _ in range(9)}
         links |= {(j, int(rng.integers(0, rows))) for j in range(6)}
-        sides[name] = Items(unit(6, seed=seed + i), torch.tensor(sorted(links)))
+        sides[name] = Items(unit(6, seed=seed + i), torch.tensor([*sorted(links), min(links)]))
     answer = sides["to"]
     of = {m: [{j for j, r in s.links.tolist() if r == row} for row in range(rows)] for m, s in sides.items()}
 

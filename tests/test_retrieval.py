@@ -168,6 +168,20 @@ def test_nan_and_a_collapsed_space_score_nothing():
         assert got["nDCG@10"] == got["mAP@R"] == 0
 
 
+def test_a_nan_query_with_fewer_positives_than_others_is_in_the_middle():
+    queries = torch.eye(3).repeat(2, 1)
+    queries[4] = math.nan
+    pairs = torch.tensor([[0, 0], [0, 1], [0, 2], [4, 5]])
+    ranks = ranking.every_rank(queries, torch.eye(3).repeat(7, 1), pairs)
+    assert float(ranks[-1]) == 1 + 20 / 2
+
+
+@pytest.mark.parametrize("every", [False, True])
+def test_one_item(every):
+    got = retrieval_metrics(torch.eye(1), torch.eye(1), every=every)
+    assert set(got.values()) == {1.0}
+
+
 def test_the_keys_are_the_documented_ones():
     x = normalize(torch.randn(20, 4), dim=1)
     assert set(retrieval_metrics(x, x)) == {"R@1", "R@5", "R@10", "MRR", "median_rank"}
@@ -289,6 +303,10 @@ def test_class_chance_by_hand():
     queries = items(torch.eye(2), [[0, 0], [0, 1], [1, 2]])
     candidates = items(torch.eye(4), [[0, 3], [1, 4], [1, 5], [2, 6], [3, 7]])
     assert class_chance(queries, candidates, labels) == pytest.approx(2 / 4)
+    more = items(torch.eye(4), [[0, 0], [0, 1], [1, 2], [2, 5], [3, 6]])
+    assert class_chance(more, candidates, labels) == pytest.approx((2 + 2 + 2) / 3 / 4)
+    more = items(torch.eye(4), [[0, 0], [1, 3], [2, 5], [3, 2]])
+    assert class_chance(more, candidates, labels) == pytest.approx((1 + 1 + 2) / 3 / 4)
 
 
 def test_items_and_rows_are_linked_many_to_many():

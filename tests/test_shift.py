@@ -100,6 +100,12 @@ def test_effective_robustness_is_the_height_above_the_line():
     assert low <= got.metrics["effective_robustness"] <= high
 
 
+def test_the_interval_of_a_difference_by_hand():
+    low, high = difference(Found(0.8, 0.7, 0.85, None), Found(0.6, 0.4, 0.65, None))
+    assert low == pytest.approx(0.2 - (0.1**2 + 0.05**2) ** 0.5)
+    assert high == pytest.approx(0.2 + (0.05**2 + 0.2**2) ** 0.5)
+
+
 def test_the_interval_of_a_difference_holds_as_often_as_it_says():
     rng = np.random.default_rng(0)
     held = 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any, ClassVar
 
 import torch
@@ -69,14 +69,13 @@ class Gap(Task):
         along = [projected(items.vectors, unit) for items in sides]  # (K,) each
         intervals = {
             "alignment": interval(distances),
-            "gap": sides_interval(along[0], along[1], torch.sub),
+            "gap": sides_interval(along[0], along[1], (1, -1)),
         }
         spreads = [closeness(items.vectors, self.t) for items in sides]  # (K,) each, or none of one item
         if all(len(s) for s in spreads):
             metrics["uniformity"] = float(sum(s.mean().log() for s in spreads) / 2)
-            intervals["uniformity"] = sides_interval(
-                linearised(spreads[0]), linearised(spreads[1]), lambda a, b: (a + b) / 2
-            )
+            both = linearised(spreads[0]), linearised(spreads[1])
+            intervals["uniformity"] = sides_interval(*both, (0.5, 0.5))
         everywhere = [singular_values(items.vectors) for items in sides]  # (D,) each
         metrics["effective_rank"] = sum(map(effective_rank, everywhere)) / 2
         spectrum = singular_values(first.vectors, second.vectors, pairs)  # (D,)
@@ -151,16 +150,9 @@ def linearised(spread: Tensor) -> Tensor:
     return spread.mean().log() + 2 * (spread / spread.mean() - 1)
 
 
-def sides_interval(
-    first: Tensor, second: Tensor, statistic: Callable[[Tensor, Tensor], Tensor]
-) -> tuple[float, float]:
-    """The interval of a statistic of two means, of ``(N,)`` and ``(K,)`` values."""
-    side = torch.cat([torch.zeros(len(first)), torch.ones(len(second))]).double()  # (N + K,)
-    values = torch.stack([torch.cat([first, second]), side], 1)  # (N + K, 2)
-
-    def of_sample(sample: Tensor) -> Tensor:
-        other = sample[:, 1]  # (N + K,)
-        means = [(sample[:, 0] * w).sum() / w.sum().clamp(min=1) for w in (1 - other, other)]
-        return statistic(*means)
-
-    return interval(values, of_sample)
+def sides_interval(first: Tensor, second: Tensor, weights: tuple[float, float]) -> tuple[float, float]:
+    """The interval of ``w_1 mean(first) + w_2 mean(second)`` of ``(N,)`` and ``(K,)`` values."""
+    total, sides = len(first) + len(second), (first, second)
+    parts = [w * total / len(v) * (v - v.mean()) for v, w in zip(sides, weights, strict=True)]
+    middle = weights[0] * first.mean() + weights[1] * second.mean()  # ()
+    return interval(torch.cat(parts) + middle)
