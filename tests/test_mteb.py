@@ -101,6 +101,8 @@ def test_mteb_gives_the_numbers_of_our_task(space: Space, digits: Path, source: 
     for k in (1, 5, 10):
         assert found[f"hit_rate_at_{k}"] == pytest.approx(ours[f"R@{k}"], abs=1e-5)
     assert found["mrr_at_1000"] == pytest.approx(ours["MRR"], abs=1e-5)  # mteb rounds to five digits
+    for k in (5, 10):
+        assert found[f"ndcg_at_{k}"] == pytest.approx(ours[f"nDCG@{k}"], abs=1e-5)
     assert result.task_name == "DigitsRetrieval"
 
 
