@@ -78,6 +78,14 @@ def test_the_page_of_a_run(finished: Path) -> None:
         assert not any((attributes.get(key) or "").startswith(("http", "//")) for key in ("src", "href"))
 
 
+def test_tasks_know_what_was_just_trained_together(plan: Plan, in_tmp: Path) -> None:
+    plan["tasks"] = [{"name": "matrix", "id": "last", "among": ["text", "audio"]}]
+    modalign.align(plan)
+    metrics = json.loads(Path("runs/tiny/report.json").read_text())["tasks"]["last"]
+    assert "R@1_trained" in metrics
+    assert "R@1_untrained" not in metrics
+
+
 def test_the_health_of_the_data(finished: Path) -> None:
     rows = json.loads((finished / "report.json").read_text())["health"]
     found = {(r["modality"], r["split"]): r for r in rows}

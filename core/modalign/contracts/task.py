@@ -57,7 +57,8 @@ class Report:
     """What a task found: numbers, tables (lists of rows) and matplotlib figures, by name.
 
     Inputs:
-        intervals: by metric, low and high, where 95 % of bootstrap samples lie.
+        intervals: by metric, low and high of its 95 % confidence interval; by bootstrap, unless the
+            task says how else.
         chance: by metric, what a guess would give.
     """
 

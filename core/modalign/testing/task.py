@@ -27,15 +27,15 @@ class ExampleSplit:
     vectors: dict[str, Tensor]
     name: str = "test"
     rows: int = ROWS
-    labels: Tensor | None = field(default_factory=lambda: torch.arange(ROWS) % CLASSES)
+    labels: Tensor | None = field(default_factory=lambda: label_of_row())
     classes: tuple[str, ...] = tuple(f"class {i}" for i in range(CLASSES))
 
     def embed(self, space: Any, modality: str) -> Items:
         return Items(self.vectors[modality], torch.arange(ROWS).unsqueeze(1).expand(-1, 2))
 
     def other(self, name: str) -> ExampleSplit:
-        """The same rows under another name."""
-        return replace(self, name=name)
+        """The same rows under another name; those of "train" agree: a probe learns there."""
+        return replace(example_split(list(self.vectors)) if name == "train" else self, name=name)
 
 
 class ExampleSpace:
@@ -54,6 +54,11 @@ class ExampleSpace:
         return a @ b.T
 
 
+def label_of_row() -> Tensor:
+    """``(ROWS,)``: classes in blocks, so that rows moved by one are not merely classes by other names."""
+    return torch.arange(ROWS) * CLASSES // ROWS
+
+
 def centres() -> Tensor:
     """``(CLASSES, D)`` unit rows, one per class."""
     return torch.eye(32)[:CLASSES]
@@ -63,7 +68,7 @@ def example_split(modalities: Sequence[str], true: bool = True) -> ExampleSplit:
     """Rows whose modalities agree; or, if not ``true``, the ``i``-th modality ``i`` rows, so classes, off."""
     with seeded(0):
         row = torch.randn(ROWS, 32)  # (rows, D)
-        own = normalize(2 * centres()[torch.arange(ROWS) % CLASSES] + 0.2 * row, dim=1)
+        own = normalize(2 * centres()[label_of_row()] + 0.2 * row, dim=1)
         vectors = {m: normalize(own + 0.02 * torch.randn(ROWS, 32), dim=1) for m in modalities}
     if not true:
         vectors = {m: v.roll(i + 1, 0) for i, (m, v) in enumerate(vectors.items())}

@@ -93,6 +93,7 @@ class Context:
 
     def measure(self) -> None:
         """Run every task the space is ready for."""
+        self._tell_space()
         data = self.prepared.task_data()
         if data is None or not self.plan.tasks:
             return
@@ -103,6 +104,11 @@ class Context:
             return splits.setdefault(name, TableSplit(name, dataset, lambda m: self.reader(dataset, m)))
 
         self.tasks = run_tasks(self.space, self.plan.tasks, split)
+
+    def _tell_space(self) -> None:
+        """Note in the space what made it so far: tasks ask which modalities were trained together."""
+        self.space.plan = self.about.plan
+        self.space.stages = self.earlier + [{k: s[k] for k in LASTING} for s in self.stages]
 
     def metrics_of_tasks(self) -> dict[str, dict[str, float]]:
         """What the tasks found last, by id."""
@@ -126,8 +132,7 @@ class Context:
         """The space and the report, as of now."""
         if not self.fabric.is_global_zero:
             return
-        self.space.plan = self.about.plan
-        self.space.stages = self.earlier + [{k: s[k] for k in LASTING} for s in self.stages]
+        self._tell_space()
         self.space.about["results"] = self.metrics_of_tasks()
         self.space.save(self.folder.space)
         data = self.prepared.task_data()
