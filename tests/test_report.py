@@ -15,6 +15,7 @@ import pytest
 from modalign.contracts import Report
 from modalign.report import Answer, Example, Gallery, Shown, task_tables, write
 from modalign.report.svg import bars, heat_map, line_chart, scatter, thinned
+from modalign.report.tables import after_stages
 
 Plan = dict[str, Any]
 NASTY = "<script>alert('x')</script>&\"'"
@@ -141,6 +142,19 @@ def test_tasks_with_metrics_in_common_share_a_table() -> None:
         ["b *", "0.500", "0.600", "0.700", "1.000"],
     ]
     assert second == [["task", "gap"], ["gap", "0.100"]]
+
+
+def test_what_a_later_stage_did_to_an_earlier_task() -> None:
+    def stage(name: str, **tasks: float) -> dict[str, Any]:
+        return {"name": name, "tasks": {task: {"R@1": value, "MRR": 0.0} for task, value in tasks.items()}}
+
+    stages = [stage("one", a=0.5), stage("two", a=0.4, b=0.7)]
+    found = after_stages({"stages": stages, "primary": {"a": "R@1", "b": "R@1"}})
+    assert found == [
+        ["task", "metric", "one", "two", "since the first"],
+        ["a", "R@1", "0.500", "0.400", "-0.100"],
+    ]
+    assert after_stages({"stages": stages[1:], "primary": {"a": "R@1"}}) == []
 
 
 def test_charts_at_their_edges() -> None:

@@ -15,7 +15,7 @@ from modalign.contracts import Report
 
 from .gallery import Example, Gallery, Shown
 from .svg import bars, heat_map, line_chart, scatter
-from .tables import STAR, pairs, stage_rows, task_tables
+from .tables import STAR, after_stages, pairs, stage_rows, task_tables
 
 POLICY = "default-src 'none'; img-src data:; media-src data:; style-src 'unsafe-inline'"
 """The page may load nothing and run nothing: samples and names come from strangers."""
@@ -123,7 +123,9 @@ def stages_section(content: Mapping[str, Any]) -> str:
         return ""
     rows = [(s["name"], (s.get("encode_seconds", 0.0), s["seconds"])) for s in content["stages"]]
     chart = bars(rows, ("encoding", "training"), "s")
-    return f'{chart}<div class="stages">{table(stage_rows(content))}</div>'
+    measured = after_stages(content)
+    later = f"<h3>After each stage</h3>{table(measured)}" if measured else ""
+    return f'{chart}<div class="stages">{table(stage_rows(content))}</div>{later}'
 
 
 def curves(metrics: Path) -> str:

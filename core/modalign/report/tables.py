@@ -59,6 +59,23 @@ def task_tables(content: Mapping[str, Any]) -> list[list[list[str]]]:
     return tables
 
 
+def after_stages(content: Mapping[str, Any]) -> list[list[str]]:
+    """Each task's primary metric after every stage, and its change since the first: forgetting, if worse.
+
+    Empty unless two stages measured a task.
+    """
+    stages, primary = content["stages"], content.get("primary", {})
+    rows = []
+    for task, metric in primary.items():
+        values = [s.get("tasks", {}).get(task, {}).get(metric) for s in stages]
+        known = [value for value in values if value is not None]
+        if len(known) > 1:
+            cells = ["" if value is None else f"{value:.3f}" for value in values]
+            rows.append([task, metric, *cells, f"{known[-1] - known[0]:+.3f}"])
+    head = ["task", "metric", *(s["name"] for s in stages), "since the first"]
+    return [head, *rows] if rows else []
+
+
 def columns(rows: Sequence[Sequence[str]]) -> str:
     """Rows as text, columns aligned; the first to the left."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
