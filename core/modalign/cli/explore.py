@@ -39,8 +39,8 @@ def command(space: str, folder: str | None, port: int) -> None:
         raise KeyboardInterrupt
 
     previous = signal.signal(signal.SIGTERM, stop)
-    click.echo(f"http://127.0.0.1:{server.server_port}")
     try:
+        click.echo(f"http://127.0.0.1:{server.server_port}")
         server.serve_forever()
     except KeyboardInterrupt:
         pass

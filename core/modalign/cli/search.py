@@ -109,7 +109,9 @@ def index_folder(space: str, folder: str | None) -> Path:
         return Path(folder)
     if "://" in space or space.startswith(("models:/", "runs:/", "mlflow-artifacts:/")):
         raise UserError("say where the index is: --index DIR")
-    place = Path(space).absolute()
+    place = Path(space) if Path(space).name else Path(space).absolute()
+    if not (place / "config.json").is_file() and (place / "space" / "config.json").is_file():
+        place = place / "space"  # a run's folder
     return place.with_name(f"{place.name}.index")
 
 

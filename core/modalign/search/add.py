@@ -21,7 +21,7 @@ CHUNK = 32
 
 @dataclass
 class Added:
-    """What adding did: how many items are new, were there before, are gone; what could not be read."""
+    """What adding did: how many items are new, were met again, are gone; what could not be read."""
 
     new: int = 0
     known: int = 0
@@ -56,13 +56,13 @@ def add(
         items.append(item)
     vectors = {name: [_kept(index, name, kept)] for name in index.modalities}
     known = {(item.modality, item.key) for item in items}
-    before = set(known)
+    before, again = set(known), set()
     pending: dict[str, list[tuple[Item, Any]]] = {}
     for candidate in found.candidates:
         step(1)
         keys = {(name, candidate.cell.key) for name in candidate.modalities}
         if keys & known:
-            done.known += bool(keys & before)
+            again |= keys & before
             continue
         name, value, reason = _read(space, candidate)
         if name is None:
@@ -77,6 +77,7 @@ def add(
     for name, queue in pending.items():
         if queue:
             _embed(space, name, queue, items, vectors)
+    done.known = len(again)
     done.new = len(items) - len(kept)
     joined = {name: np.concatenate(parts) for name, parts in vectors.items() if sum(map(len, parts))}
     return index.changed(items, joined, kind), done

@@ -41,8 +41,8 @@ class Index:
 
     @property
     def modalities(self) -> tuple[str, ...]:
-        """Those it holds items of."""
-        return tuple(self.numbers)
+        """Those it holds items of, sorted."""
+        return tuple(sorted(self.numbers))
 
     def nearest(self, modality: str) -> Nearest:
         """What finds the nearest items of a modality; a row is a place in ``numbers[modality]``."""

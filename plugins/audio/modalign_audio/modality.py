@@ -128,7 +128,8 @@ def _decode(content: bytes, seconds: float) -> tuple[np.ndarray, int]:
     except BadSample:
         raise
     except (RuntimeError, OSError, ValueError, TypeError, AssertionError) as error:
-        raise BadSample(f"not a readable sound file: {error}") from None
+        reason = getattr(error, "error_string", error)  # libsndfile's own, without the address of the bytes
+        raise BadSample(f"not a readable sound file: {reason}") from None
     if not blocks:
         raise BadSample("holds no sound")
     return np.concatenate(blocks), rate
