@@ -131,6 +131,7 @@ def write_beside(
         about: the space's ``config.json``.
         model: MLflow's ``Model`` to complete; default: a new one.
     """
+    import yaml
     from mlflow import pyfunc
     from mlflow.utils import environment as env
 
@@ -154,7 +155,7 @@ def write_beside(
         given, pip_requirements, extra_pip_requirements
     )
     env._PythonEnv.current().to_yaml(str(folder / env._PYTHON_ENV_FILE_NAME))
-    (folder / env._CONDA_ENV_FILE_NAME).write_text(_yaml(conda), encoding="utf-8")
+    (folder / env._CONDA_ENV_FILE_NAME).write_text(yaml.safe_dump(conda, sort_keys=False))
     (folder / env._REQUIREMENTS_FILE_NAME).write_text("\n".join(requirements) + "\n", encoding="utf-8")
     if constraints:
         (folder / env._CONSTRAINTS_FILE_NAME).write_text("\n".join(constraints) + "\n", encoding="utf-8")
@@ -194,9 +195,3 @@ def _new_model(model: Any) -> Any:
     from mlflow.models import Model
 
     return Model() if model is None else model
-
-
-def _yaml(value: Any) -> str:
-    import yaml
-
-    return yaml.safe_dump(value, sort_keys=False)
