@@ -37,6 +37,12 @@ def serves(command: list[str]) -> str:
     return first + rest + err
 
 
+def any_item(text: str) -> str:
+    """Hits without what they are: a space of two epochs knows little."""
+    text = re.sub(r"-(?=\d\.\d{4} )", "", text)
+    return re.sub(r"(?m)^(   \d\.\d{4}  )/home/me/\S+\.(parquet, row \d+, \w+|\w+)", r"\1ITEM", text)
+
+
 def test_the_page(digits: Path, in_tmp: Path, capsys: pytest.CaptureFixture[str]) -> None:
     train(digits, Path("runs/demo"), epochs=2)
     capsys.readouterr()
@@ -65,5 +71,5 @@ def test_the_page(digits: Path, in_tmp: Path, capsys: pytest.CaptureFixture[str]
                 found = out + err
             ran += 1
             found = re.sub(r"(?m)^(.*?)" + re.escape(str(in_tmp)), r"\1/home/me", found)
-            assert agree(plain(expected), plain(found)), f"{command}\n{found}"
+            assert agree(plain(any_item(expected)), plain(any_item(found))), f"{command}\n{found}"
     assert ran == 8
