@@ -189,6 +189,20 @@ def test_a_changed_file_is_not_shown_as_what_it_was(space, folder, files):
         cell_of(space, index.items[0], {})
 
 
+@pytest.mark.skipif(os.name != "posix", reason="needs links and pipes")
+def test_links_pipes_and_an_index_in_the_folder(space, folder, files, tmp_path):
+    os.symlink(tmp_path / "nowhere", files / "broken-link.png")
+    os.symlink(files / "0.png", files / "link.png")
+    os.symlink(files, files / "below" / "circle")
+    os.mkfifo(files / "pipe.png")
+    index, done = add(space, new(space, folder), find(space, [files]))
+    save_index(index, files / "index")
+    assert "broken-link.png" in {Path(place).name for place, _ in done.unreadable}
+    assert len(index.items) == 18
+    _, done = add(space, open_index(files / "index", identity(folder)), find(space, [tmp_path]))
+    assert (done.new, done.known, done.gone) == (0, 18, 0)
+
+
 @pytest.mark.skipif(os.name != "posix", reason="names that are no UTF-8")
 def test_file_names_of_any_bytes(space, folder, tmp_path, capsys):
     (tmp_path / "media").mkdir()

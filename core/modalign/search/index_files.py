@@ -22,11 +22,10 @@ from modalign.errors import UserError
 from modalign.space_files import WEIGHTS, download
 
 from .index import Index
-from .items import Item, Place
+from .items import ABOUT, ITEMS, Item, Place
 from .nearest import read_graph
 
 FORMAT = 1
-ABOUT, ITEMS = "index.json", "items.parquet"
 SCHEMA = pa.schema(
     [
         ("modality", pa.string()),

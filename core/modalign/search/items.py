@@ -12,6 +12,9 @@ from modalign.space import Space
 from modalign.training.plan import Source
 from modalign.training.table import READERS, Cell, Table
 
+ABOUT, ITEMS = "index.json", "items.parquet"
+"""The files that make a folder an index."""
+
 
 @dataclass(frozen=True)
 class Place:
@@ -83,8 +86,8 @@ def find(
 ) -> Found:
     """The values at these paths: every file below a folder, every cell of a table.
 
-    Hidden files and folders are passed over. A file is tried with the space's modalities in their order,
-    those whose items are files before those whose items are literals.
+    Hidden files and folders, and indexes, are passed over. A file is tried with the space's modalities in
+    their order, those whose items are files before those whose items are literals.
 
     Inputs:
         columns: which column of a table holds which modality; by default that of its own name.
@@ -167,6 +170,11 @@ def _cells(table: Table, path: Path) -> Iterator[Candidate]:
 def _files(folder: Path) -> Iterator[Path]:
     for where, below, files in os.walk(folder):
         below[:] = sorted(name for name in below if not name.startswith("."))
+        if {ABOUT, ITEMS} <= {*files}:
+            below.clear()
+            continue
         for name in sorted(files):
-            if not name.startswith("."):
-                yield Path(where, name)
+            path = Path(where, name)
+            special = path.exists() and not path.is_file()  # a pipe would never end
+            if not name.startswith(".") and not special:
+                yield path
