@@ -10,7 +10,7 @@ import click
 @click.argument("plan", type=click.Path())
 @click.argument("overrides", nargs=-1, metavar="[key.path=value ...]")
 @click.option(
-    "--out", metavar="DIR", type=click.Path(), help="Also write report.json, report.html and quarantine.csv there."
+    "--out", metavar="DIR", type=click.Path(), help="Also write report.json, report.html, quarantine.csv."
 )
 def command(space: str, plan: str, overrides: tuple[str, ...], out: str | None) -> None:
     """Run the tasks of PLAN on a finished SPACE; the plan's stages are not needed."""
