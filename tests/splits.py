@@ -1,4 +1,4 @@
-"""Splits whose items and labels are given, for tests of tasks that need labels."""
+"""Splits whose items and labels are given, for tests of tasks."""
 
 from __future__ import annotations
 

@@ -1,7 +1,6 @@
 """Blind pairs: enumeration of every pair, streaming, thresholds, shared items."""
 
 import itertools
-from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -14,21 +13,9 @@ from modalign.tasks import ranking
 from modalign.tasks.blind_pairs import BlindPairs, quantile
 from torch.nn.functional import normalize
 
+from .splits import Table
+
 torch.set_num_threads(1)
-
-
-@dataclass
-class Table:
-    """A split whose items are given."""
-
-    items: dict
-    rows: int
-    labels: torch.Tensor | None = None
-    classes: tuple[str, ...] = ()
-    name: str = "test"
-
-    def embed(self, space, modality):
-        return self.items[modality]
 
 
 def unit(n, d=3, seed=0):

@@ -1,7 +1,5 @@
 """Gap: centres, alignment, uniformity and spectra against numpy and the losses; what they mean."""
 
-from dataclasses import dataclass
-
 import numpy as np
 import pytest
 import torch
@@ -15,21 +13,9 @@ from modalign.tasks.gap import Gap, closeness, linearised, sides_interval
 from modalign.tasks.spectrum import effective_rank, singular_values
 from torch.nn.functional import normalize
 
+from .splits import Table
+
 torch.set_num_threads(1)
-
-
-@dataclass
-class Table:
-    """A split whose items are given."""
-
-    items: dict
-    rows: int
-    labels: torch.Tensor | None = None
-    classes: tuple[str, ...] = ()
-    name: str = "test"
-
-    def embed(self, space, modality):
-        return self.items[modality]
 
 
 def unit(n, d=6, seed=0):

@@ -1,7 +1,5 @@
 """Several modalities as one query: scores, retrieval and zero-shot against enumeration."""
 
-from dataclasses import dataclass
-
 import pytest
 import torch
 from hypothesis import given, settings
@@ -15,21 +13,9 @@ from modalign.tasks import Retrieval, ZeroShot
 from modalign.tasks.joint import joint_items
 from torch.nn.functional import normalize
 
+from .splits import Table
+
 torch.set_num_threads(1)
-
-
-@dataclass
-class Table:
-    """A split whose items are given."""
-
-    items: dict
-    rows: int
-    labels: torch.Tensor | None = None
-    classes: tuple[str, ...] = ()
-    name: str = "test"
-
-    def embed(self, space, modality):
-        return self.items[modality]
 
 
 def unit(n, d=4, seed=0):

@@ -10,22 +10,10 @@ from modalign.tasks import Retrieval
 from modalign.tasks.matrix import Matrix
 from torch.nn.functional import normalize
 
+from .splits import Table
+
 torch.set_num_threads(1)
 NAMES = ("first", "second", "third")
-
-
-@dataclass
-class Table:
-    """A split whose items are given."""
-
-    items: dict
-    rows: int
-    labels: torch.Tensor | None = None
-    classes: tuple[str, ...] = ()
-    name: str = "test"
-
-    def embed(self, space, modality):
-        return self.items[modality]
 
 
 @dataclass

@@ -1,6 +1,5 @@
 """Missing: each subset is the inner task on the same rows; importance is Shapley's; refusals."""
 
-from dataclasses import dataclass
 from itertools import permutations
 
 import pytest
@@ -12,22 +11,10 @@ from modalign.tasks.missing import Missing, shapley, subsets
 from modalign.tasks.views import SomeRows, rows_with_all
 from torch.nn.functional import normalize
 
+from .splits import Table
+
 torch.set_num_threads(1)
 NAMES = ("first", "second", "third")
-
-
-@dataclass
-class Table:
-    """A split whose items are given."""
-
-    items: dict
-    rows: int
-    labels: torch.Tensor | None = None
-    classes: tuple[str, ...] = ()
-    name: str = "test"
-
-    def embed(self, space, modality):
-        return self.items[modality]
 
 
 def diagonal(vectors, rows=None):

@@ -1,7 +1,5 @@
 """Rank variance: brute force over rows and languages, chance by simulation, hand-worked ranks."""
 
-from dataclasses import dataclass
-
 import numpy as np
 import pytest
 import torch
@@ -12,21 +10,9 @@ from modalign.errors import UserError
 from modalign.tasks.rank_variance import RankVariance
 from torch.nn.functional import normalize
 
+from .splits import Table
+
 torch.set_num_threads(1)
-
-
-@dataclass
-class Table:
-    """A split whose items are given."""
-
-    items: dict
-    rows: int
-    labels: torch.Tensor | None = None
-    classes: tuple[str, ...] = ()
-    name: str = "test"
-
-    def embed(self, space, modality):
-        return self.items[modality]
 
 
 def unit(n, d=4, seed=0):

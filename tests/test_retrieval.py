@@ -2,7 +2,6 @@
 
 import itertools
 import math
-from dataclasses import dataclass, field
 from functools import partial
 
 import numpy as np
@@ -19,24 +18,10 @@ from modalign.tasks.retrieval import Retrieval, retrieval_metrics
 from sklearn.metrics import ndcg_score
 from torch.nn.functional import normalize
 
+from .splits import Table
+
 torch.set_num_threads(1)
 quick = settings(max_examples=80, deadline=None)
-
-
-@dataclass
-class Table:
-    """A split whose items are given."""
-
-    items: dict
-    rows: int
-    labels: torch.Tensor | None = None
-    classes: tuple[str, ...] = ()
-    name: str = "test"
-    asked: list = field(default_factory=list)
-
-    def embed(self, space, modality):
-        self.asked.append(modality)
-        return self.items[modality]
 
 
 def items(vectors, links):

@@ -1,6 +1,6 @@
 """Shift: both sides are the inner task, robustness against numpy's fit, intervals, refusals."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,26 +12,10 @@ from modalign.tasks.shift import Shift, difference
 from modalign.tasks.wrapped import Found
 from torch.nn.functional import normalize
 
+from .splits import Table
+
 torch.set_num_threads(1)
 ZERO_SHOT = {"name": "zero_shot", "modality": "first", "classes": "second"}
-
-
-@dataclass
-class Table:
-    """A split whose items are given, and other splits."""
-
-    items: dict
-    rows: int
-    labels: torch.Tensor | None = None
-    classes: tuple[str, ...] = ()
-    name: str = "test"
-    others: dict = field(default_factory=dict)
-
-    def embed(self, space, modality):
-        return self.items[modality]
-
-    def other(self, name):
-        return self.others[name]
 
 
 def diagonal(vectors):

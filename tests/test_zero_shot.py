@@ -1,7 +1,5 @@
 """Zero-shot: scikit-learn and brute force, several labels, missing labels, templates."""
 
-from dataclasses import dataclass
-
 import numpy as np
 import pytest
 import torch
@@ -13,22 +11,10 @@ from modalign.tasks import ZeroShot, ranking
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, top_k_accuracy_score
 from torch.nn.functional import normalize
 
+from .splits import Table
+
 torch.set_num_threads(1)
 quick = settings(max_examples=60, deadline=None)
-
-
-@dataclass
-class Table:
-    """A split whose items are given."""
-
-    items: dict
-    rows: int
-    labels: torch.Tensor | None = None
-    classes: tuple[str, ...] = ()
-    name: str = "test"
-
-    def embed(self, space, modality):
-        return self.items[modality]
 
 
 def unit(rng, n, d=6):
