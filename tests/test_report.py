@@ -13,9 +13,9 @@ from typing import Any
 import modalign
 import pytest
 from modalign.contracts import Report
-from modalign.report import Answer, Example, Gallery, Shown, task_tables, write
+from modalign.report import Answer, Example, Gallery, Shown, write
 from modalign.report.svg import bars, heat_map, line_chart, scatter, thinned
-from modalign.report.tables import after_stages
+from modalign.report.tables import after_stages, task_tables
 
 Plan = dict[str, Any]
 NASTY = "<script>alert('x')</script>&\"'"

@@ -2,7 +2,7 @@
 
 from .gallery import Answer, Example, Gallery, Shown
 from .page import write
-from .tables import as_text, columns, never_paired, stage_rows, task_tables
+from .tables import as_text, columns, never_paired
 
 __all__ = [
     "Answer",
@@ -12,7 +12,5 @@ __all__ = [
     "as_text",
     "columns",
     "never_paired",
-    "stage_rows",
-    "task_tables",
     "write",
 ]

@@ -46,15 +46,20 @@ def write(
     ]
     shown = [(title, body) for title, body in sections if body]
     menu = " ".join(f'<a href="#{title.lower()}">{title}</a>' for title, _ in shown)
-    title = html.escape(content["plan"]["name"])
     body = "".join(f'<section id="{t.lower()}"><h2>{t}</h2>{inside}</section>' for t, inside in shown)
-    (folder / "report.html").write_text(
+    whole = frame(content["plan"]["name"], f"<nav>{menu}</nav>{body}")
+    (folder / "report.html").write_text(whole, encoding="utf-8")
+
+
+def frame(title: str, body: str) -> str:
+    """A page with that heading, which loads nothing and runs nothing."""
+    title = html.escape(title)
+    return (
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title>'
         '<meta name="viewport" content="width=device-width">'
         f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
         f"<style>{STYLE.read_text(encoding='utf-8')}</style>"
-        f"<h1>{title}</h1><nav>{menu}</nav>{body}</html>\n",
-        encoding="utf-8",
+        f"<h1>{title}</h1>{body}</html>\n"
     )
 
 

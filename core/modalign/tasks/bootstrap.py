@@ -26,32 +26,27 @@ def interval(
 
     Inputs:
         values: ``(n, ...)``, one entry per query or item.
-        statistic: resampled values ``(n, ...)`` -> scalar; default: the mean of ``(n,)`` values,
-            which is much faster.
+        statistic: resampled values ``(n, ...)`` -> scalar; default: the mean of ``(n,)`` values.
         groups: ``(n,)`` integers; default: every sample for itself.
     """
     if not len(values):
         return float("nan"), float("nan")
     generator = torch.Generator().manual_seed(seed)
-    members = _members(groups, len(values))
+    members = None if groups is None else _members(groups)
+    size = len(values) if members is None else len(members)
+    values = values.double().cpu() if statistic is None else values
+    measure = torch.Tensor.mean if statistic is None else statistic
     found = []
     for _ in range(draws):
-        drawn = torch.randint(len(members), (len(members),), generator=generator)
-        if statistic is None and groups is None:
-            found.append(values.double().cpu()[drawn].mean())
-            continue
-        rows = drawn if groups is None else torch.cat([members[i] for i in drawn.tolist()])
-        chosen = values[rows.to(values.device)]
-        found.append((chosen.double().mean() if statistic is None else statistic(chosen)).double().cpu())
+        drawn = torch.randint(size, (size,), generator=generator)
+        rows = drawn if members is None else torch.cat([members[i] for i in drawn.tolist()])
+        found.append(measure(values[rows.to(values.device)]).double().cpu())
     tail = (1 - level) / 2
     low, high = torch.stack(found).quantile(torch.tensor([tail, 1 - tail], dtype=torch.float64)).tolist()
     return low, high
 
 
-def _members(groups: Tensor | None, count: int) -> list[Tensor]:
-    """The rows of each group; of no groups, as many single rows."""
-    if groups is None:
-        return [torch.tensor([0])] * count  # only their number counts
+def _members(groups: Tensor) -> list[Tensor]:
+    """The rows of each group."""
     order = groups.cpu().argsort(stable=True)
-    sizes = groups.cpu().unique(return_counts=True)[1].tolist()
-    return list(order.split(sizes))
+    return list(order.split(groups.cpu().unique(return_counts=True)[1].tolist()))

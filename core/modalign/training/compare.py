@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from modalign.errors import UserError
-from modalign.report.page import STYLE, table
+from modalign.report.page import frame, table
 from modalign.report.svg import intervals_chart
 
 from .track.names import flatten
@@ -170,8 +170,4 @@ def page(runs: Sequence[Compared], chosen: Iterable[str] = ()) -> str:
                 low, high = run.report.get("intervals", {}).get(task, {}).get(metric, (value, value))
                 points.append((run.name, value, low, high))
         charts.append(f"<h2>{html.escape(f'{task} {metric}')}</h2>{intervals_chart(points, metric)}")
-    style = STYLE.read_text(encoding="utf-8")
-    return (
-        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>runs</title><style>{style}</style>'
-        f"<h1>{len(runs)} runs</h1>{table(rows(runs, chosen))}{''.join(charts)}</html>\n"
-    )
+    return frame(f"{len(runs)} runs", table(rows(runs, chosen)) + "".join(charts))
