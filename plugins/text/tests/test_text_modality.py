@@ -1,6 +1,7 @@
 """The text modality: what it reads, what it refuses, what a batch holds."""
 
 import pickle
+import re
 import subprocess
 import sys
 import unicodedata
@@ -109,3 +110,28 @@ def test_a_preview_is_the_text_as_far_as_it_is_read(value):
     assert TEXT.read(value).startswith(content.decode("utf-8"))
     assert len(content) <= 5
     assert TEXT.preview(TEXT.read(value))[1].decode("utf-8") == TEXT.read(value)
+
+
+@given(st.lists(st.text("abc é語", min_size=1).filter(str.strip), min_size=1, max_size=6), st.integers(0, 99))
+@settings(max_examples=50)
+def test_text_dropout_keeps_whole_pieces_and_at_least_one(pieces, seed):
+    text = Text(pieces="line")
+    item = text.read("\n".join(p.strip() for p in pieces))
+    (found,) = decode(text.augment(text.collate([item]), torch.Generator().manual_seed(seed)))
+    kept, given_ = found.split("\n"), item.split("\n")
+    assert kept
+    assert all(kept.count(p) <= given_.count(p) for p in kept)
+
+
+def test_text_dropout_drops_about_its_share_and_reorders():
+    text = Text(drop=0.25, pieces="clause")
+    batch = text.collate(["one, two; three. four"] * 400)
+    found = [re.findall(r"\w+", t) for t in decode(text.augment(batch, torch.Generator().manual_seed(0)))]
+    assert {word for words in found for word in words} == {"one", "two", "three", "four"}
+    assert abs(sum(map(len, found)) / 1600 - 0.75) < 0.04
+    assert len({tuple(words) for words in found}) > 30
+
+
+def test_text_of_one_piece_stays():
+    batch = TEXT.collate(["no end in sight", "語"])
+    assert decode(TEXT.augment(batch, torch.Generator())) == ["no end in sight", "語"]
