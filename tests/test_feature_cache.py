@@ -18,6 +18,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from modalign.training.feature_cache import INDEX, RECORD, SHARD, FeatureCache, cache_report, clear_cache
+from modalign_text.modality import Text
 
 Plan = dict[str, Any]
 
@@ -155,3 +156,14 @@ def test_another_preprocessing_is_another_entry(plan: Plan, in_tmp: Path) -> Non
         plan["modalities"]["text"]["read"] = {"max_bytes": max_bytes}
         modalign.align(plan)
     assert sorted(row["modality"].partition(":")[2] for row in cache_report()) == ["image", "text", "text"]
+
+
+def test_another_file_behind_an_argument_is_another_entry(
+    plan: Plan, in_tmp: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    del plan["modalities"]["audio"], plan["tasks"][1]
+    plan["stages"] = plan["stages"][:1]
+    for digest in ("a", "b", "b"):
+        monkeypatch.setattr(Text, "fingerprint", lambda self, digest=digest: digest)
+        modalign.align(plan, out=f"run-{digest}-{len(list(Path().iterdir()))}")
+    assert [row["modality"].partition(":")[2] for row in cache_report()].count("text") == 2

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import inspect
+import os
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
-from .errors import suggest
+from .errors import UserError, suggest
 
 
 @dataclass(frozen=True)
@@ -36,8 +38,12 @@ class Spec:
         return {"name": self.name, **self.args} if self.args else self.name
 
     def keywords(self) -> dict[str, Any]:
-        """Arguments as Python takes them: the plan's ``from`` becomes ``from_``."""
-        return {"from_" if k == "from" else k: v for k, v in self.args.items()}
+        """Arguments as Python takes them: ``from`` becomes ``from_``, ``${VARIABLE}`` its value.
+
+        Raises:
+            UserError: if a variable is not set.
+        """
+        return {_python_name(k): _expanded(v, f"{self.name}: {k}") for k, v in self.args.items()}
 
     def check(self, target: type, *given: str) -> list[str]:
         """What is wrong with the arguments for ``target``'s constructor, besides those ``given``."""
@@ -49,7 +55,7 @@ class Spec:
             for name, p in parameters.items()
             if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY) and name not in given
         ]
-        keywords = self.keywords()
+        keywords = [_python_name(k) for k in self.args]
         takes = ", ".join(known) or "none"
         problems = [
             f"{self.name} takes no argument '{name}'{suggest(name, known)} (it takes: {takes})"
@@ -62,3 +68,23 @@ class Spec:
             if parameters[name].default is inspect.Parameter.empty and name not in keywords
         ]
         return problems
+
+
+def _python_name(key: str) -> str:
+    return "from_" if key == "from" else key
+
+
+def _expanded(value: Any, place: str) -> Any:
+    """A value with the environment's in place of ``${VARIABLE}``, however deep the strings lie."""
+    if isinstance(value, dict):
+        return {k: _expanded(v, place) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_expanded(v, place) for v in value]
+    if not isinstance(value, str):
+        return value
+    missing = [v for v in re.findall(r"\$\{(\w+)\}", value) if v not in os.environ]
+    if missing:
+        raise UserError(
+            f"{place} is {value}: the environment variable {missing[0]} is not set; export {missing[0]}=..."
+        )
+    return re.sub(r"\$\{(\w+)\}", lambda found: os.environ[found[1]], value)

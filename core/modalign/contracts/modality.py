@@ -53,6 +53,13 @@ class Modality(ABC):
     def example(self, n: int, seed: int = 0) -> list[Any]:
         """``n`` synthetic items, as ``read`` would give them, offline and the same for one seed."""
 
+    def fingerprint(self) -> str:
+        """Changes with what its arguments only point to, such as a file; keys the feature cache with them.
+
+        The default, an empty string, is for arguments that say everything themselves.
+        """
+        return ""
+
     def augment(self, batch: Batch, generator: Generator) -> Batch:
         """A random variant of the batch, drawn from ``generator`` alone. Default: the batch."""
         return batch

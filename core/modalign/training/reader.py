@@ -111,7 +111,7 @@ class Reader:
             "versions": [
                 versions.get(spec.name.partition(":")[0]) for spec in (entry.encoder, entry.modality)
             ],
-            "fingerprint": encoder.fingerprint(),
+            "fingerprint": encoder.fingerprint() + self.modality.fingerprint(),
             "views": [self.views, self.seed] if self.views else None,
         }
         text = json.dumps(about, sort_keys=True, default=str).encode()

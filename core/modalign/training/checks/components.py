@@ -61,7 +61,7 @@ def check_projection(plan: Plan, start: Space | None) -> Iterator[Problem]:
     if not wrong:
         try:
             target(dim=plan.space.dim, **plan.space.projection.keywords())
-        except (ValueError, TypeError) as error:
+        except (UserError, ValueError, TypeError) as error:
             yield Meaning(place, str(error))
 
 
@@ -94,5 +94,5 @@ def check_losses(plan: Plan, start: Space | None, stage: StagePlan, here: Place)
         if not wrong:
             try:
                 target(**spec.keywords())
-            except (ValueError, TypeError) as error:
+            except (UserError, ValueError, TypeError) as error:
                 yield Meaning(place, str(error))
