@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -21,6 +21,12 @@ class Table:
     classes: tuple[str, ...] = ()
     name: str = "test"
     others: dict = field(default_factory=dict)
+    columns: dict = field(default_factory=dict)
+    """Other labels and class names, by column."""
+
+    def by(self, column):
+        labels, classes = self.columns[column]
+        return replace(self, labels=labels, classes=classes)
 
     def embed(self, space, modality):
         return self.items[modality]

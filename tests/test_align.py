@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from modalign import UserError
 from safetensors.torch import load_file
 
 Plan = dict[str, Any]
@@ -270,3 +271,31 @@ def test_mixed_precision_keeps_weights_in_float32(plan: Plan, in_tmp: Path) -> N
     weights = load_file("mixed/space/model.safetensors").values()
     assert {w.dtype for w in weights if w.is_floating_point()} == {torch.float32}
     assert stages[0][1]["unchanged"] == stages[1][1]["unchanged"]
+
+
+def test_a_task_may_take_its_classes_from_another_column(plan: Plan, in_tmp: Path) -> None:
+    table = pq.read_table(plan["data"]["table"])
+    parity = ["even" if int(v) % 2 == 0 else "odd" for v in table["label"].to_pylist()]
+    pq.write_table(table.append_column("parity", pa.array(parity)), "parity.parquet")
+    plan["data"]["table"] = "parity.parquet"
+    del plan["modalities"]["audio"], plan["stages"][1]
+    plan["stages"][0]["select"] = {"task": "linear_probe:image:parity", "split": "test"}
+    probe = {"name": "linear_probe", "modality": "image"}
+    retrieval = {"name": "retrieval", "from": "image", "to": "text"}
+    plan["tasks"] = [
+        probe,
+        {**probe, "label": "parity"},
+        {"name": "group", "task": retrieval, "by": "parity"},
+    ]
+    modalign.align(plan, out="run")
+    report = json.loads(Path("run/report.json").read_text())
+    assert report["chance"]["linear_probe:image"]["accuracy"] < 0.3
+    assert report["chance"]["linear_probe:image:parity"]["accuracy"] >= 0.5
+    assert "worst" in report["tasks"]["group:retrieval:image->text:parity"]
+
+
+def test_a_column_that_is_not_there_is_named(plan: Plan, in_tmp: Path) -> None:
+    plan["tasks"].append({"name": "linear_probe", "modality": "image", "label": "labl"})
+    with pytest.raises(UserError, match=r"no column 'labl'; did you mean 'label'"):
+        modalign.align(plan, out="run")
+    assert not Path("run").exists()

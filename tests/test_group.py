@@ -56,6 +56,25 @@ def test_zero_shot_by_group_is_recall_by_class(seed):
 
 
 @quick
+@given(st.integers(0, 10_000))
+def test_groups_of_another_column_are_the_accuracy_of_their_rows(seed):
+    data = pictures(seed)
+    speakers = torch.from_numpy(np.random.default_rng(seed).integers(-1, 3, data.rows))
+    data.columns["speaker"] = speakers, ("ada", "bob", "eve")
+    truth = data.labels.numpy()
+    words = data.items["word"].vectors.numpy()
+    centres = np.stack([words[truth == c].sum(0) for c in range(4)])
+    centres /= np.linalg.norm(centres, axis=1, keepdims=True)
+    right = (data.items["picture"].vectors.numpy() @ centres.T).argmax(1) == truth
+    report = Group(ZERO_SHOT, by="speaker").run(None, data)
+    shares = {row["group"]: row["value"] for row in report.tables["groups"]}
+    names = {name: i for i, name in enumerate(("ada", "bob", "eve"))}
+    assert shares == pytest.approx({g: right[speakers == names[g]].mean() for g in shares})
+    assert set(shares) == {n for n, i in names.items() if (speakers == i).any()}
+    assert report.metrics["worst"] == pytest.approx(min(shares.values()))
+
+
+@quick
 @given(st.integers(0, 10_000), st.sampled_from([1, 5]))
 def test_retrieval_by_group_equals_brute_force(seed, k):
     data = pictures(seed, spread=0.5)

@@ -48,6 +48,9 @@ class Split(Protocol):
     def embed(self, space: Any, modality: str) -> Items:
         """Every readable item of that modality; missing and unreadable cells have none."""
 
+    def by(self, column: str) -> Split:
+        """The same rows with the classes that another column of the table names."""
+
     def other(self, name: str) -> Split:
         """Another split of the same data, such as the one to fit a probe on; a ``UserError`` names them."""
 

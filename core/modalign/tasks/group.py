@@ -22,7 +22,7 @@ SHOWN = 20
 
 
 class Group(Task):
-    """The accuracy of zero-shot or the recall of retrieval in every group, a group being a class of the data.
+    """The accuracy of zero-shot or the recall of retrieval in every group: a class, or a value of a column.
 
     ``worst`` is the value in the worst group (Sagawa et al., arXiv 1911.08731), ``average`` that over all
     items, ``harm`` the average less the worst; the table has every group's own harm, below 0 where a
@@ -33,6 +33,7 @@ class Group(Task):
     Inputs:
         task: what is measured, as a plan writes it: ``{name: retrieval, from: audio, to: text}`` or
             ``{name: zero_shot, modality: image, classes: text}``.
+        by: the column that names the groups (a speaker, a hospital, a sex); the data's label by default.
         k: an item is served if a right answer is among the first ``k``.
         at_least: a group of fewer items is shown in the table, but decides nothing.
 
@@ -42,8 +43,8 @@ class Group(Task):
 
     primary: ClassVar[str] = "worst"
 
-    def __init__(self, task: Mapping[str, Any], k: int = 1, at_least: int = 1) -> None:
-        self.spec, self.k, self.at_least = spec_of("group", task), k, at_least
+    def __init__(self, task: Mapping[str, Any], by: str | None = None, k: int = 1, at_least: int = 1) -> None:
+        self.spec, self.by, self.k, self.at_least = spec_of("group", task), by, k, at_least
         inner = built("group", self.spec)
         if not isinstance(inner, Retrieval | ZeroShot):
             raise UserError(
@@ -59,13 +60,14 @@ class Group(Task):
 
     @property
     def about(self) -> str:
-        return f"{self.spec.name}:{self.inner.about}"
+        return f"{self.spec.name}:{self.inner.about}" + (f":{self.by}" if self.by else "")
 
     def run(self, space: Any, data: Split) -> Report:
-        if data.labels is None:
-            raise UserError("groups are classes: add `label`, the column that names them, to the plan's data")
+        grouped = data.by(self.by) if self.by else data
+        if grouped.labels is None:
+            raise UserError("name the column of the groups: `by` of the task, or `label` of the plan's data")
         items, ranks, positives, candidates = ranked(self.inner, space, data)
-        pairs = item_labels(items, data.labels).cpu()  # (M, 2) item, group
+        pairs = item_labels(items, grouped.labels).cpu()  # (M, 2) item, group
         pairs = pairs[~ranks[pairs[:, 0]].isnan()]
         size = pairs[:, 1].bincount(minlength=1)  # (G,)
         counted = pairs[size[pairs[:, 1]] >= self.at_least]  # (M', 2)
@@ -87,7 +89,7 @@ class Group(Task):
         for group in pairs[:, 1].unique().tolist():
             members = pairs[pairs[:, 1] == group, 0]  # (n,)
             value = float(right[members].double().mean())
-            row = {"group": class_name(data, group), "items": len(members), "value": value}
+            row = {"group": class_name(grouped, group), "items": len(members), "value": value}
             guess = chance_at(self.k, positives[members], candidates)
             rows.append(row | {"chance": guess, "harm": average - value})
         rows.sort(key=lambda row: row["value"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -54,6 +54,9 @@ class SomeRows:
         links = items.links[self.kept.to(items.links.device)[items.links[:, 1]]]  # (L', 2)
         number, place = links[:, 0].unique(return_inverse=True)  # (K',), (L',)
         return Items(items.vectors[number.to(items.vectors.device)], torch.stack([place, links[:, 1]], 1))
+
+    def by(self, column: str) -> Split:
+        return replace(self, whole=self.whole.by(column))
 
     def other(self, name: str) -> Split:
         """Another split, whole."""

@@ -33,6 +33,10 @@ class ExampleSplit:
     def embed(self, space: Any, modality: str) -> Items:
         return Items(self.vectors[modality], torch.arange(ROWS).unsqueeze(1).expand(-1, 2))
 
+    def by(self, column: str) -> ExampleSplit:
+        """Every column names the same classes."""
+        return self
+
     def other(self, name: str) -> ExampleSplit:
         """The same rows under another name; those of "train" agree: a probe learns there."""
         return replace(example_split(list(self.vectors)) if name == "train" else self, name=name)

@@ -47,16 +47,20 @@ class Dataset:
     @cached_property
     def classes(self) -> tuple[str, ...]:
         """Names of all labels, sorted; numbers by size."""
-        values = {value for table in self.tables for value in table.labels() if value is not None}
-        return tuple(
-            sorted(map(str, values), key=lambda v: (not _is_number(v), float(v) if _is_number(v) else 0, v))
-        )
+        return self.labelled(None)[0]
 
     @cached_property
     def labels(self) -> list[int]:
         """The class index of every row; -1 = unknown."""
-        index = {name: i for i, name in enumerate(self.classes)}
-        return [-1 if v is None else index[v] for table in self.tables for v in table.labels()]
+        return self.labelled(None)[1]
+
+    def labelled(self, column: str | None) -> tuple[tuple[str, ...], list[int]]:
+        """The classes that a column names, and every row's class; None: the column of ``label``."""
+        values = [value for table in self.tables for value in table.labels(column)]
+        names = {value for value in values if value is not None}
+        classes = sorted(names, key=lambda v: (not _is_number(v), float(v) if _is_number(v) else 0, v))
+        index = {name: i for i, name in enumerate(classes)}
+        return tuple(classes), [-1 if value is None else index[value] for value in values]
 
     def digest(self) -> str:
         return hashlib.blake2b("".join(t.digest() for t in self.tables).encode(), digest_size=16).hexdigest()

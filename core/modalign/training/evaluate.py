@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -27,11 +28,13 @@ class TableSplit:
 
     Inputs:
         reader: gives the reader of a modality of this dataset.
+        column: of the classes, instead of the one that the data name.
     """
 
     name: str
     dataset: Dataset
     reader: Callable[[str], Reader]
+    column: str | None = None
     _items: dict[str, Items] = field(default_factory=dict)
     _others: dict[str, TableSplit] = field(default_factory=dict)
     _cells: dict[str, list[tuple[Cell, int]]] = field(default_factory=dict)
@@ -46,13 +49,32 @@ class TableSplit:
 
     @property
     def labels(self) -> Tensor | None:
-        if not self.dataset.has_labels:
+        if self._named is None:
             return None
-        return torch.tensor([self.dataset.labels[row] for row in self.row_numbers])
+        return torch.tensor([self._named[1][row] for row in self.row_numbers])
 
     @property
     def classes(self) -> tuple[str, ...]:
-        return self.dataset.classes if self.dataset.has_labels else ()
+        return () if self._named is None else self._named[0]
+
+    @cached_property
+    def _named(self) -> tuple[tuple[str, ...], list[int]] | None:
+        """The names of the classes, and the class of every row of the dataset."""
+        if self.column is not None:
+            return self.dataset.labelled(self.column)
+        return (self.dataset.classes, self.dataset.labels) if self.dataset.has_labels else None
+
+    def by(self, column: str | None) -> TableSplit:
+        """The same rows and embeddings with the classes of another column; None: with these."""
+        if column in (None, self.column):
+            return self
+        known = {name for table in self.dataset.tables for name in table.arrow.column_names}
+        if column not in known:
+            raise UserError(
+                f"the data have no column {column!r}{suggest(column, known)} "
+                f"(they have: {', '.join(sorted(known))})"
+            )
+        return replace(self, column=column, _others={})
 
     def other(self, name: str) -> TableSplit:
         """Another split of the dataset; every split of one task shares what was embedded."""
@@ -63,7 +85,9 @@ class TableSplit:
             )
         self._others.setdefault(self.name, self)
         if name not in self._others:
-            self._others[name] = TableSplit(name, self.dataset, self.reader, {}, self._others)
+            self._others[name] = TableSplit(
+                name, self.dataset, self.reader, self.column, _others=self._others
+            )
         return self._others[name]
 
     def embed(self, space: Space, modality: str) -> Items:
@@ -109,7 +133,7 @@ def build_task(plan: TaskPlan) -> tuple[str, Task]:
     """A task of the plan and its id."""
     spec = plan.spec()
     task = loader.load("tasks", spec.name)(**spec.keywords())
-    return plan.id or f"{spec.name.rpartition(':')[2]}:{task.about}", task
+    return plan.id or ":".join(filter(None, (spec.name.rpartition(":")[2], task.about, plan.label))), task
 
 
 @dataclass(frozen=True)
@@ -130,10 +154,11 @@ def run_tasks(
         name, task = build_task(plan)
         if set(task.modalities) <= set(space.modalities):
             try:
-                report = task.run(space, split(plan.split))
+                asked = split(plan.split).by(plan.label)
+                report = task.run(space, asked)
             except UserError as error:
                 log.warning("task %s: %s", name, error)
                 continue
             report.metrics = {k: float(v) for k, v in report.metrics.items()}
-            found[name] = Measured(task, split(plan.split), report)
+            found[name] = Measured(task, asked, report)
     return found

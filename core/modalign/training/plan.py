@@ -225,6 +225,8 @@ class TaskPlan(BaseModel):
     name: str
     id: str | None = None
     split: str = "test"
+    label: str | None = None
+    """The column of classes, instead of the one that ``data`` names."""
 
     def spec(self) -> Spec:
         return Spec(self.name, dict(self.__pydantic_extra__ or {}))

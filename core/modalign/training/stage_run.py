@@ -161,11 +161,12 @@ def selector(
     select = stage.select
     if select is None:
         return None
-    task = dict(map(build_task, run.plan.tasks))[select.task]
+    built = {name: (task, plan.label) for plan in run.plan.tasks for name, task in [build_task(plan)]}
+    task, label = built[select.task]
     moving = {m: run.reader(dataset, m, frozen=False) for m in task.modalities if f"encoder:{m}" in trained}
 
     def measure() -> tuple[float, bool]:
-        split = TableSplit(select.split, dataset, lambda m: moving.get(m) or run.reader(dataset, m))
+        split = TableSplit(select.split, dataset, lambda m: moving.get(m) or run.reader(dataset, m), label)
         return float(task.run(run.space, split).metrics[task.primary]), task.higher_is_better
 
     return measure

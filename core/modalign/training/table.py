@@ -176,10 +176,16 @@ class Table:
                     digest.update(buffer or b"")
         return digest.hexdigest()
 
-    def labels(self) -> list[str | None]:
-        """By row, the label as text: 1, 1.0 and "1" are one class. None where there is none."""
-        values = self.arrow[self.label].to_pylist() if self.label else [None] * len(self)
-        return [_label(value, self.label) for value in values]
+    def labels(self, column: str | None = None) -> list[str | None]:
+        """By row, the label as text: 1, 1.0 and "1" are one class. None where there is none.
+
+        Inputs:
+            column: instead of the one that the plan's data name.
+        """
+        column = column or self.label
+        known = column in self.arrow.column_names
+        values = self.arrow[column].to_pylist() if known else [None] * len(self)
+        return [_label(value, column) for value in values]
 
     def filled(self, modality: str) -> list[bool]:
         """By row: whether the modality's cell holds anything at all (without reading it)."""

@@ -106,6 +106,7 @@ def check_tasks(prepared: Prepared) -> Iterator[Problem]:
                 place, f"unknown modality '{m}'{suggest(m, known)} (known: {', '.join(sorted(known))})"
             )
         if dataset is not None:
+            yield from check_column(dataset, task_plan.label, (*place, "label"))
             yield from check_split(
                 dataset,
                 task_plan.split,
@@ -118,4 +119,13 @@ def check_split(dataset: Dataset, split: str, place: Place) -> Iterator[Problem]
         have = ", ".join(dataset.splits) or "none"
         yield Meaning(
             place, f"the data have no split '{split}'{suggest(split, dataset.splits)} (they have: {have})"
+        )
+
+
+def check_column(dataset: Dataset, column: str | None, place: Place) -> Iterator[Problem]:
+    known = {name for table in dataset.tables for name in table.arrow.column_names}
+    if column is not None and column not in known:
+        have = ", ".join(sorted(known))
+        yield Meaning(
+            place, f"the data have no column '{column}'{suggest(column, known)} (they have: {have})"
         )
