@@ -126,3 +126,14 @@ def test_what_cannot_be_measured_is_named():
     data.items["first"] = diagonal(data.items["first"].vectors[:20])
     with pytest.raises(UserError, match=r"no row.*first, second"):
         Matrix(["first", "second"]).run(Space(), data)
+
+
+def test_classes_that_only_one_side_has_are_not_asked():
+    axes = torch.eye(6)
+    labels = torch.tensor([0, 1, 2, 2, 0, 1, 3])  # class 2 in the first alone, class 3 in the second alone
+    found = {"first": diagonal(axes[:4]), "second": diagonal(axes[[0, 1, 5]], start=4)}
+    data = Table(found | {"third": diagonal(axes[:4])}, 7, labels, tuple("wxyz"))
+    rows = {(r["from"], r["to"]): r for r in Matrix(NAMES).run(Space(), data).tables["pairs"]}
+    assert rows["first", "second"]["class_R@1"] == rows["second", "first"]["class_R@1"] == 1
+    assert rows["first", "second"]["class_R@1 chance"] == pytest.approx(1 / 3)
+    assert rows["second", "first"]["class_R@1 chance"] == pytest.approx(1 / 4)

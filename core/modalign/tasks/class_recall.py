@@ -17,6 +17,12 @@ def item_labels(items: Items, labels: Tensor) -> Tensor:
     return found[of_row >= 0].unique(dim=0)
 
 
+def offered_labels(labels: Tensor, candidates: Items) -> Tensor:
+    """``(rows,)`` labels, -1 where no candidate is of that class: nothing could answer such a query."""
+    offered = item_labels(candidates, labels)[:, 1].unique().to(labels.device)
+    return labels.masked_fill(~torch.isin(labels, offered), -1)
+
+
 def class_hits(queries: Items, candidates: Items, labels: Tensor) -> Tensor:
     """``(Q,)`` bool for the queries with a label: every candidate tied at the top shares one."""
     device = queries.vectors.device

@@ -14,7 +14,7 @@ from modalign.contracts import Items, Report, Split, Task
 from modalign.errors import UserError
 
 from .bootstrap import interval
-from .class_recall import class_chance, class_hits, item_labels
+from .class_recall import class_chance, class_hits, item_labels, offered_labels
 from .joint import as_names, items_of
 from .ranking import best_ranks, chance_at, join
 
@@ -130,12 +130,13 @@ def measured(a: str, b: str, items: dict[str, Items], data: Split, trained: bool
         hits = torch.stack([row[known], (ranks[known] <= 1).long()], 1)  # (Q, 2)
         chance = chance_at(1, pairs[:, 0].unique(return_counts=True)[1], len(candidates))
     of_class, class_guess = torch.zeros(0, 2, dtype=torch.long), 0.0
-    if data.labels is not None and len(item_labels(candidates, data.labels)):
-        labelled = item_labels(queries, data.labels)[:, 0].cpu().unique()  # (Q',)
+    if data.labels is not None:
+        labels = offered_labels(data.labels, candidates)  # (rows,)
+        labelled = item_labels(queries, labels)[:, 0].cpu().unique()  # (Q',)
         if len(labelled):
-            right = class_hits(queries, candidates, data.labels).cpu()  # (Q',)
+            right = class_hits(queries, candidates, labels).cpu()  # (Q',)
             of_class = torch.stack([row[labelled], right.long()], 1)  # (Q', 2)
-            class_guess = class_chance(queries, candidates, data.labels)
+            class_guess = class_chance(queries, candidates, labels)
     return Pair(a, b, trained, hits, chance, of_class, class_guess)
 
 

@@ -14,7 +14,7 @@ from modalign.errors import UserError
 
 from .bootstrap import interval
 from .chance import chance_map, chance_mrr, chance_ndcg
-from .class_recall import class_chance, class_hits
+from .class_recall import class_chance, class_hits, offered_labels
 from .class_recall import item_labels as item_labels
 from .joint import as_names, items_of, joint_items
 from .rank_metrics import intervals_of, of_best, scores_of, summarise
@@ -67,7 +67,8 @@ class Retrieval(Task):
 
     ``R@k``, ``MRR``, ``median_rank``, ``nDCG@k`` and ``mAP@R`` as in ``retrieval_metrics``,
     ``chance_R@1`` of a random order; with labels also ``class_R@1``, the share of queries whose first
-    candidate (every one, if several tie) has a label of the query.
+    candidate (every one, if several tie) has a label of the query, of those whose class is among the
+    candidates.
 
     Inputs:
         from_: the modality of the queries, or several: a query is then a row that has all of them;
@@ -122,11 +123,12 @@ class Retrieval(Task):
         chance = self.chance(positives, len(candidates))
         metrics["chance_R@1"] = chance["R@1"]
         if data.labels is not None:
-            hits = class_hits(queries, candidates, data.labels)  # (Q',)
+            labels = offered_labels(data.labels, candidates)  # (rows,)
+            hits = class_hits(queries, candidates, labels)  # (Q',)
             if len(hits):
                 metrics["class_R@1"] = float(hits.double().mean())
                 intervals["class_R@1"] = interval(hits.double().cpu())
-                chance["class_R@1"] = class_chance(queries, candidates, data.labels)
+                chance["class_R@1"] = class_chance(queries, candidates, labels)
         recall = [{"k": k, "R@k": metrics[f"R@{k}"], "chance": chance[f"R@{k}"]} for k in self.ks]
         sizes = {
             "queries": len(positives),
