@@ -20,6 +20,7 @@ _TOKEN = re.compile(
 )
 _ANNOTATIONS = tuple("^_<>@")  # a string that begins so is words, not a chord symbol
 _BARLINES = ":|[] "
+_LONG = 64  # characters in a bar, on average; a text without barlines is cut by it
 
 
 def bars_of_abc(text: str, header: bool = True, chords: bool = True, limit: int = 512) -> list[str]:
@@ -62,7 +63,7 @@ def bars_of_abc(text: str, header: bool = True, chords: bool = True, limit: int 
             notes += kind == "note"
             letters += piece.isalpha()
             bar += piece
-        if len(bars) >= limit:
+        if len(bars) >= limit or len(bar) > limit * _LONG:
             break
     if bar.strip(_BARLINES):
         bars.append(bar.strip())

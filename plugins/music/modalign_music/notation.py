@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import re
 import warnings
 import zipfile
 from collections.abc import Callable
@@ -22,6 +23,26 @@ MAX_ELEMENTS = 1 << 20
 MAX_READ = 60_000
 """XML elements or Humdrum tokens that music21 is given: what one read may cost."""
 _DEPTH = 64
+_SPINES, _TOKEN = 128, 200
+_METRE = re.compile(r"\*M(\d+)/(\d+)")
+_NUMBERS = {
+    "actual-notes": (1, 128),
+    "alter": (-3, 3),
+    "beat-type": (1, 128),
+    "beats": (1, 128),
+    "chromatic": (-60, 60),
+    "diatonic": (-60, 60),
+    "divisions": (1, 100_000),
+    "duration": (0, 10_000_000),
+    "fifths": (-7, 7),
+    "multiple-rest": (1, 1000),
+    "normal-notes": (1, 128),
+    "octave": (0, 9),
+    "octave-change": (-4, 4),
+    "staff-lines": (0, 20),
+    "staves": (1, 20),
+}
+"""What music means by these elements of MusicXML; beyond, music21 would count for minutes."""
 
 
 def abc_of_musicxml(content: bytes, limit: int) -> str:
@@ -36,13 +57,13 @@ def abc_of_musicxml(content: bytes, limit: int) -> str:
     root = ElementTree.fromstring(content)
     if root.tag != "score-partwise":
         raise BadSample(f"expected a MusicXML score-partwise, got <{root.tag[:40]}>")
-    parts = root.findall("part")
-    for part in parts[limit:]:
-        root.remove(part)
+    parts = root.findall("part")[:limit]
     most = -(-limit // max(1, len(parts)))
-    for part in parts[:limit]:
-        for measure in part.findall("measure")[most:]:
-            part.remove(measure)
+    for part in parts:
+        part[:] = part.findall("measure")[:most]
+    root[:] = [child for child in root if child.tag == "part-list"] + parts
+    for element in root.iter():
+        _check_number(element.tag, element.text or "")
     _check_size(sum(1 for _ in root.iter()), "elements")
 
     def load() -> Any:
@@ -63,6 +84,13 @@ def abc_of_humdrum(text: str, limit: int) -> str:
     """
     lines, measures = [], 0
     for line in text.splitlines():
+        if line.startswith("!"):  # comments and names
+            continue
+        if line.count("\t") >= _SPINES or (len(line) > _TOKEN and max(map(len, line.split("\t"))) > _TOKEN):
+            raise BadSample(f"a line of {_SPINES} spines or more, or a token longer than {_TOKEN} characters")
+        for beats, unit in _METRE.findall(line):
+            _check_number("beats", beats)
+            _check_number("beat-type", unit)
         measures += line.startswith("=")
         if measures > limit + 1:
             lines.append("\t".join(["*-"] * (line.count("\t") + 1)))
@@ -169,3 +197,15 @@ def _check_xml(content: bytes) -> None:
 def _check_size(count: int, what: str) -> None:
     if count > MAX_READ:
         raise BadSample(f"holds {count} {what} in the measures to read, more than {MAX_READ}")
+
+
+def _check_number(name: str, text: str) -> None:
+    if name in _NUMBERS:
+        low, high = _NUMBERS[name]
+        for number in text[:100].split("+"):
+            try:
+                inside = low <= float(number) <= high
+            except ValueError:  # no number: music21 says so
+                continue
+            if not inside or len(text) > 20:
+                raise BadSample(f"{name} is {text[:20].strip()}, beyond {low} to {high}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 import torch
-from modalign import Encoder, Features, UserError
+from modalign import Encoder, Features
 from modalign.contracts import Batch
 from torch import Tensor, nn
 from torch.nn import functional as F
