@@ -98,9 +98,9 @@ def read_edf(data: bytes, start: float, seconds: float, units_per_mv: float | No
     try:
         with warnings.catch_warnings(), np.errstate(all="ignore"):
             warnings.simplefilter("ignore")
-            found = [
-                _signal(s, start, seconds) for s in read(io.BytesIO(data), header_encoding="latin-1").signals
-            ]
+            signals = read(io.BytesIO(data), header_encoding="latin-1").signals
+            read_now = (_signal(s, start, seconds) for s in signals)
+            found = [f for f in read_now if f is not None]
     except Exception as error:  # its words hold header values
         raise BadSample(f"not a readable EDF file ({type(error).__name__})") from None
     if not found:

@@ -66,15 +66,31 @@ def content(value: Any, most: int = MOST_BYTES) -> bytes:
     return data
 
 
-def unpacked(data: bytes, most: int, wbits: int = 31) -> bytes:
-    """The content of a gzip (or with ``wbits=-15`` raw deflate) stream, never more than ``most`` bytes of it.
+def unpacks_to_more(data: bytes, most: int) -> bool:
+    """Whether a raw deflate stream holds more than ``most`` bytes; keeps none of them.
+
+    Raises:
+        BadSample: if it is damaged.
+    """
+    stream, count = zlib.decompressobj(-15), 0
+    while data and count <= most and not stream.eof:
+        try:
+            count += len(stream.decompress(data, 1 << 20))
+        except zlib.error:
+            raise BadSample("its compressed content is damaged") from None
+        data = stream.unconsumed_tail
+    return count > most
+
+
+def unpacked(data: bytes, most: int) -> bytes:
+    """The content of a gzip file, never more than its first ``most`` bytes.
 
     Raises:
         BadSample: if it is damaged or cut short.
     """
     parts, left = [], most
     while data and left > 0:  # gzip files may be several streams, one after another
-        stream = zlib.decompressobj(wbits)
+        stream = zlib.decompressobj(31)
         try:
             part = stream.decompress(data, left)
         except zlib.error:
@@ -83,7 +99,7 @@ def unpacked(data: bytes, most: int, wbits: int = 31) -> bytes:
         left -= len(part)
         if left > 0 and not stream.eof:
             raise BadSample("its compressed content is cut short")
-        data = stream.unused_data if wbits > 15 else b""
+        data = stream.unused_data
         if not data.startswith(b"\x1f\x8b"):  # padding after the last stream
             break
     return b"".join(parts)

@@ -16,8 +16,7 @@ from .files import unpacked
 from .scan_view import PLANES, chosen, direction, hung
 from .scan_window import WINDOWS, Window, stretched, windowed
 
-logging.getLogger("nibabel").addHandler(logging.NullHandler())
-logging.getLogger("nibabel").propagate = False
+logging.getLogger("nibabel.global").setLevel(logging.CRITICAL + 1)  # it prints header values
 
 _HEADER = 540  # bytes of the larger of the two headers
 _SHARE = 0.005  # of a slice without a given range that may be beyond black and white
@@ -54,14 +53,11 @@ def read_nifti(
         start = unpacked_start(data)
         if not _magic(start):
             raise BadSample("a compressed file that is no NIfTI volume")
-        _check_size(start, max_bytes)
-        data = unpacked(data, max_bytes + 1)
-        if len(data) > max_bytes:
-            raise BadSample(f"unpacks to more than {max_bytes} bytes")
+        data = unpacked(data, _promised(start, max_bytes))  # whatever follows the volume stays packed
     try:
         with warnings.catch_warnings(), np.errstate(all="ignore"):
             warnings.simplefilter("ignore")
-            _check_size(data[:_HEADER], max_bytes)
+            _promised(data[:_HEADER], max_bytes)
             return _slice(data, plane, frame, window, orient, max_pixels)
     except BadSample:
         raise
@@ -76,17 +72,18 @@ def unpacked_start(data: bytes) -> bytes:
     return unpacked(data[: 1 << 16], _HEADER) if len(data) > 1 << 16 else unpacked(data, _HEADER)
 
 
-def _check_size(start: bytes, max_bytes: int) -> None:
-    """Refuses a header that promises more than the limit."""
+def _promised(start: bytes, max_bytes: int) -> int:
+    """How many bytes a file of this header has; refuses more than the limit."""
     image = _kind(start)
     try:
         header = image.header_class.from_fileobj(io.BytesIO(start), check=False)
         size = int(np.prod([max(1, int(n)) for n in header.get_data_shape()], dtype=object))
-        size *= header.get_data_dtype().itemsize
+        size = size * header.get_data_dtype().itemsize + int(header["vox_offset"])
     except Exception as error:
         raise BadSample(f"not a readable NIfTI volume ({type(error).__name__})") from None
-    if size > max_bytes:
+    if not 0 < size <= max_bytes:
         raise BadSample(f"a volume of {size} bytes; max_bytes is {max_bytes}")
+    return size
 
 
 def _kind(data: bytes) -> Any:
