@@ -13,6 +13,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ import torch
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model
 from modalign import Space
-from modalign.mlflow import load_model, log_model, save_model, table
+from modalign.mlflow import get_default_pip_requirements, load_model, log_model, save_model, table
 
 Plan = dict[str, Any]
 
@@ -98,6 +99,15 @@ def test_requirements_are_modalign_and_the_plugins_used(space: Space, tmp_path: 
     assert {line.split("==")[0] for line in told - here} <= {"mlflow"}  # MLflow adds itself
     save_model(space, tmp_path / "more", extra_pip_requirements=["gensim"])
     assert "gensim" in (tmp_path / "more" / "requirements.txt").read_text().split()
+
+
+def test_requirements_name_the_extras_that_an_encoder_was_built_with(space: Space, tmp_path: Path) -> None:
+    space.entries["text"] = replace(space.entries["text"], extras=("minilm", "lora"))
+    assert any(
+        line.startswith("modalign-text[lora,minilm]==") for line in get_default_pip_requirements(space)
+    )
+    save_model(space, tmp_path / "model")
+    assert load_model(tmp_path / "model").entries["text"].extras == ("minilm", "lora")
 
 
 @pytest.mark.parametrize(

@@ -33,6 +33,7 @@ class SpaceModality:
             nothing else would give them again.
         fingerprint: the encoder's, if the space only refers to it.
         founder: whether it came in the stage that trained the projection.
+        extras: of the encoder's distribution, which it cannot be built without.
     """
 
     modality: Spec
@@ -41,6 +42,7 @@ class SpaceModality:
     carried: bool = False
     fingerprint: str | None = None
     founder: bool = False
+    extras: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

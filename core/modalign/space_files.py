@@ -142,9 +142,8 @@ def _build(about: dict[str, Any], tensors: dict[str, torch.Tensor]) -> Space:
         alignment=about.get("alignment", "mlp"),
     )
     for name, saved in about["modalities"].items():
-        entry = SpaceModality(
-            **{**saved, "modality": Spec.of(saved["modality"]), "encoder": Spec.of(saved["encoder"])}
-        )
+        specs = {kind: Spec.of(saved[kind]) for kind in ("modality", "encoder")}
+        entry = SpaceModality(**{**saved, **specs, "extras": tuple(saved.get("extras", ()))})
         for kind, spec in (("modalities", entry.modality), ("encoders", entry.encoder)):
             loader.resolve(kind, spec.name)
         encoder = (

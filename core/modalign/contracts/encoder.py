@@ -26,6 +26,10 @@ class Encoder(nn.Module, ABC):
     """True if name and arguments alone determine the weights (a hub id, an installed package): a space
     then refers to them while they are frozen, instead of carrying them along."""
 
+    extras: tuple[str, ...] = ()
+    """Extras of its distribution that it was built with, such as ``minilm``; a space's requirements
+    name them."""
+
     width: int
     """``W``, the width of its tokens."""
 

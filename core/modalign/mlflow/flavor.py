@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from modalign.errors import UserError
+from modalign.spec import Spec
 
 if TYPE_CHECKING:
     from modalign.space import Space
@@ -163,7 +164,12 @@ def write_beside(
 
 def _requirements(about: Mapping[str, Any]) -> list[str]:
     plugins = {name: version for name, version in about["plugins"].items() if name != "modalign"}
-    return [f"modalign=={about['modalign']}", *(f"{name}=={plugins[name]}" for name in sorted(plugins))]
+    extras: dict[str, set[str]] = {name: set() for name in plugins}
+    for entry in about.get("modalities", {}).values():
+        distribution = Spec.of(entry["encoder"]).name.partition(":")[0]
+        extras.get(distribution, set()).update(entry.get("extras", ()))
+    named = {name: f"[{','.join(sorted(found))}]" if found else "" for name, found in extras.items()}
+    return [f"modalign=={about['modalign']}", *(f"{n}{named[n]}=={plugins[n]}" for n in sorted(plugins))]
 
 
 def _signature(dim: int) -> Any:

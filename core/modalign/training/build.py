@@ -57,6 +57,7 @@ def space_modality(plan: ModalityPlan, encoder: Encoder) -> SpaceModality:
         width=encoder.width,
         carried=carried,
         fingerprint=None if carried else encoder.fingerprint(),
+        extras=encoder.extras,
     )
 
 

@@ -55,6 +55,7 @@ class HFText(Encoder):
         limits = [self._tokenizer.model_max_length, _positions(self.network)]
         self.max_tokens = _positions(self.network) if self._fixed_length else min(max_tokens, *limits)
         if lora:
+            self.extras = ("lora",)
             self.network = add_lora(self.network, lora, lora_alpha or lora, carry=not weights)
 
     def forward(self, batch: Batch) -> Features:

@@ -48,6 +48,7 @@ class MiniLM(HFText):
         else:
             check(folder)
             super().__init__(str(folder), max_tokens, weights, lora, lora_alpha)
+        self.extras = ("minilm", *self.extras)
 
 
 def package_folder() -> Path | None:

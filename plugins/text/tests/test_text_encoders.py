@@ -113,6 +113,10 @@ def test_minilm_equals_sentence_transformers(real):
 
 
 @needs_package
+def test_minilm_names_the_extra_it_came_from(real):
+    assert real.extras == ("minilm",)
+
+
 def test_minilm_rows_ignore_their_batch(real):
     texts = [*TEXT.example(7), "longer " * 50]
     together = pooled(real, texts)
