@@ -41,6 +41,8 @@ class Ecg(Modality):
         gain, wander, noise, shift, drop: ``augment`` changes each lead's amplitude by up to this
             share, adds slow waves and noise of up to so many mV, moves by up to so many seconds, and
             leaves out each lead with this probability (never all).
+        turn: ``augment`` mixes leads by a random rotation of about so many degrees in each plane of
+            two, as another axis of the heart or place of the electrodes would.
 
     Raises:
         UserError: if an argument is out of range.
@@ -63,6 +65,7 @@ class Ecg(Modality):
         noise: float = 0.02,
         shift: float = 0.1,
         drop: float = 0.1,
+        turn: float = 0.0,
     ) -> None:
         for what, given in (("rate", rate), ("source_rate", source_rate)):
             if given is not None and not RATES[0] <= given <= RATES[1]:
@@ -79,12 +82,13 @@ class Ecg(Modality):
             raise UserError(
                 f"ecg: band {list(band)}; give two frequencies below half of rate, such as [0.5, 40]"
             )
-        if min(gain, wander, noise, shift) < 0 or not 0 <= drop < 1 or not gain < 1:
-            raise UserError("ecg: gain and drop must be in [0, 1); wander, noise, shift 0 or more")
+        if min(gain, wander, noise, shift, turn) < 0 or not 0 <= drop < 1 or not gain < 1:
+            raise UserError("ecg: gain and drop must be in [0, 1); wander, noise, shift, turn 0 or more")
         self.rate, self.seconds, self.start = float(rate), float(seconds), float(start)
         self.source_rate, self.units_per_mv, self.band = source_rate, units_per_mv, band
         self.source_leads = tuple(source_leads) if source_leads is not None else None
         self.gain, self.wander, self.noise, self.shift, self.drop = gain, wander, noise, shift, drop
+        self.turn = turn
 
     def read(self, value: Any) -> Tensor:
         """A file (path or bytes; WFDB by path alone) or numbers by lead and time -> ``(leads, L)`` float32.
@@ -179,6 +183,10 @@ class Ecg(Modality):
         at = torch.where(kept, at, torch.arange(length, device=signal.device))
         signal = signal.gather(2, at.unsqueeze(1).expand(-1, leads, -1))  # (N, leads, L)
 
+        if self.turn > 0:
+            planes = torch.randn(n, leads, leads, **draw).to(signal) * math.radians(self.turn)
+            turned = torch.matrix_exp(planes.triu(1) - planes.triu(1).mT)  # (N, leads, leads), rotations
+            signal = turned @ signal
         time = torch.arange(length, device=signal.device) / self.rate  # (L,)
         slow = torch.sin(2 * math.pi * ((0.1 + 0.4 * u[..., 1:2]) * time + u[..., 2:3]))  # (N, leads, L)
         signal = signal * (1 + self.gain * (2 * u[..., :1] - 1))

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from modalign import BadSample, Modality, UserError
 from modalign.contracts import Batch
@@ -18,7 +19,10 @@ from torch import Generator, Tensor
 from .files import content
 from .labs_reference import load, percentile
 
+MOST = 10_000
+"""Analytes."""
 _MOST_BYTES = 1 << 20
+_UNIT = np.array([0.0, 1.0])  # quantiles of what is a percentile already
 _CENSORED = re.compile(r"\s*[<>≤≥]=?\s*(?=[0-9.])")  # "<0.01": outside what the device measures
 
 
@@ -31,8 +35,10 @@ class Labs(Modality):
 
     Inputs:
         reference: ``{analyte: quantiles}`` or the path of such a JSON file; learn it from the training
-            rows with ``python -m modalign_medical.labs_reference``.
-        analytes: which of the reference, in order; None: all of them.
+            rows with ``python -m modalign_medical.labs_reference``. None: the table holds percentiles
+            already, from 0 to 1, as Symile-MIMIC's does.
+        analytes: which of the reference, in order, or how many of its first; None: all of them, and
+            without a reference 50.
         jitter: ``augment`` moves each percentile by up to this much.
         drop: ``augment`` takes away each value with this probability (never the last one).
 
@@ -45,19 +51,26 @@ class Labs(Modality):
 
     def __init__(
         self,
-        reference: str | Mapping[str, Sequence[float]],
-        analytes: Sequence[str] | None = None,
+        reference: str | Mapping[str, Sequence[float]] | None = None,
+        analytes: int | Sequence[str] | None = None,
         jitter: float = 0.02,
         drop: float = 0.1,
     ) -> None:
-        known = load(reference)
-        self.analytes = tuple(analytes) if analytes is not None else tuple(known)
-        unknown = [a for a in self.analytes if a not in known]
-        if unknown or not self.analytes:
-            raise UserError(f"labs: the reference has no {unknown[:1]}; it has {', '.join(list(known)[:20])}")
+        known = {} if reference is None else load(reference)
+        if isinstance(analytes, int):
+            names = list(known)[:analytes] if known else [str(i + 1) for i in range(analytes)]
+            if not 1 <= analytes <= MOST or len(names) < analytes:
+                raise UserError(f"labs: {analytes} analytes; use 1 to {len(known) or MOST}")
+        else:
+            names = list(analytes if analytes is not None else known or map(str, range(1, 51)))
+        unknown = [a for a in names if known and a not in known]
+        if unknown or not 1 <= len(set(names)) == len(names) <= MOST:
+            there = ", ".join(list(known)[:20])
+            raise UserError(f"labs: analytes {unknown[:3]}: name some, each once, of the reference: {there}")
+        self.analytes = tuple(names)
         if not 0 <= jitter <= 1 or not 0 <= drop < 1:
             raise UserError(f"labs: jitter {jitter} must be in [0, 1], drop {drop} in [0, 1)")
-        self.quantiles = [known[a] for a in self.analytes]
+        self.quantiles = [known.get(a, _UNIT) for a in self.analytes]
         self.jitter, self.drop = jitter, drop
 
     def fingerprint(self) -> str:
