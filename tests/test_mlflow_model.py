@@ -5,13 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
-import signal
-import socket
-import subprocess
-import sys
-import time
 import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -28,6 +22,8 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import Model
 from modalign import Space
 from modalign.mlflow import get_default_pip_requirements, load_model, log_model, save_model, table
+
+from .mlflow_servers import ask, free_port, start, stop
 
 Plan = dict[str, Any]
 
@@ -193,53 +189,6 @@ def test_a_finished_run_registers_as_it_is(plan: Plan, in_tmp: Path) -> None:
 
 
 # --- against the real servers --------------------------------------------------------------------
-
-
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
-
-
-def start(
-    folder: Path, port: int, health: str, *arguments: str, **environment: str
-) -> subprocess.Popen[bytes]:
-    """``mlflow ...``, when it answers."""
-    log = folder / f"server-{port}.log"
-    with log.open("ab") as out:
-        server = subprocess.Popen(
-            [sys.executable, "-m", "mlflow", *arguments, "--host", "127.0.0.1", "--port", str(port)],
-            stdout=out, stderr=out, start_new_session=True, cwd=folder,
-            env={**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-                 "OMP_NUM_THREADS": "1", **environment},
-        )  # fmt: skip
-    for _ in range(1200):
-        try:
-            urllib.request.urlopen(f"http://127.0.0.1:{port}{health}", timeout=5)
-            return server
-        except OSError:
-            assert server.poll() is None, log.read_text()
-            time.sleep(0.1)
-    raise AssertionError(log.read_text())
-
-
-def stop(server: subprocess.Popen[bytes] | None) -> None:
-    if server is not None:
-        os.killpg(server.pid, signal.SIGKILL)
-        server.wait()
-
-
-def ask(port: int, frame: pd.DataFrame, form: str = "dataframe_split") -> Any:
-    body = {form: frame.to_dict(orient="split" if form == "dataframe_split" else "records")}
-    if form == "dataframe_split":
-        body[form].pop("index")  # type: ignore[attr-defined]
-    request = urllib.request.Request(
-        f"http://127.0.0.1:{port}/invocations",
-        data=json.dumps(body).encode(),
-        headers={"Content-Type": "application/json"},
-    )
-    with urllib.request.urlopen(request, timeout=60) as answer:
-        return json.load(answer)["predictions"]
 
 
 @pytest.mark.slow
