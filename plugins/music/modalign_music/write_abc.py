@@ -10,6 +10,8 @@ _MAJOR = ("Cb", "Gb", "Db", "Ab", "Eb", "Bb", "F", "C", "G", "D", "A", "E", "B",
 _ALTERED = {-2: "__", -1: "_", 0: "=", 1: "^", 2: "^^"}
 _LONGEST = 64  # quarter notes; what is said to last longer is cut
 
+_UNSURE = 99
+
 Altered = dict[tuple[str, int], int]
 """Semitones that a step in an octave was altered by since the bar began."""
 
@@ -104,9 +106,12 @@ def _voice(voice: Any, signature: dict[str, int], symbols: dict[Any, str]) -> st
                 left += 1
             symbol += "(3" if (*ratio, left) == (3, 2, 3) else f"({ratio[0]}:{ratio[1]}:{left}"
         left -= bool(ratio)
+        before = set(altered)
         note = _event(event, signature, altered, ratio)
         if event.duration.isGrace:
             note = f"{{{note}}}"
+            for key in altered.keys() - before:  # do its accidentals hold? Readers disagree
+                altered[key] = _UNSURE
             if text.endswith("}"):  # grace notes in a row share their braces
                 text, note = text[:-1], note[1:]
         text += symbol + note

@@ -17,14 +17,14 @@ class NGramEmbedding(nn.Module):
 
     Inputs:
         width: ``W``.
-        longest: n-grams of 1 to this many characters.
+        ngrams: n-grams of 1 to this many characters.
         buckets: vectors for each length of n-gram; n-grams that meet in one share it.
     """
 
-    def __init__(self, width: int, longest: int = 4, buckets: int = 4096) -> None:
+    def __init__(self, width: int, ngrams: int = 4, buckets: int = 4096) -> None:
         super().__init__()
-        self.longest, self.buckets = longest, buckets
-        self.table = nn.EmbeddingBag(longest * buckets, width, mode="sum")
+        self.ngrams, self.buckets = ngrams, buckets
+        self.table = nn.EmbeddingBag(ngrams * buckets, width, mode="sum")
         nn.init.normal_(self.table.weight, std=1.0)
 
     def forward(self, patches: Tensor) -> Tensor:
@@ -36,7 +36,7 @@ class NGramEmbedding(nn.Module):
         marked = marked.masked_fill((at == 0) | (at == lengths + 1), _START)  # (P, L + 2)
         ids, real = [], []
         code = torch.zeros_like(marked)  # (P, L + 2)
-        for n in range(self.longest):
+        for n in range(self.ngrams):
             code = code[:, : marked.shape[1] - n] * 131 + marked[:, n:]  # (P, L + 2 - n)
             mixed = (code ^ (code >> 15)) * 0x2C1B3C6D & 0x7FFFFFFF  # (P, L + 2 - n)
             ids.append((mixed ^ (mixed >> 12)) % self.buckets + n * self.buckets)
