@@ -20,6 +20,7 @@ from .gather import gather_rows, pad_tokens
 from .grad_cache import Outputs, cached_backward
 from .job import Metrics, Position, RunFailed, StageJob, steps_per_epoch
 from .key_tower import build_key_tower
+from .memory import ChunkSize
 from .optim import build_optimizer, build_schedule
 from .prefetch import Prefetcher
 from .reader import Loaded, to_device
@@ -51,6 +52,7 @@ class Trainer:
         self.tower = build_key_tower(self.model, [loss for _, loss in job.losses.values()])
         self.pairs = stage_pairs(job.stage, job.trained)
         self.best_weights: dict[str, Tensor] | None = None
+        self.chunk = ChunkSize(job.stage.chunk_size, alone=job.fabric.world_size == 1)
 
     # State ---------------------------------------------------------------------------------
 
@@ -141,17 +143,25 @@ class Trainer:
                 position.stage_step += 1
                 yield metrics
 
-    def _step(self, group: list[RowBatch]) -> Metrics:
-        """One optimiser step over a few batches; skipped if a loss is not finite."""
-        job, fabric = self.job, self.job.fabric
+    def _gradient(self, group: list[RowBatch]) -> Metrics:
+        """Add the gradient of a few batches; their loss and its parts."""
         totals: Metrics = {}
         for i, batch in enumerate(group):
             value, parts = self._backward(batch, 1 / len(group), last=i == len(group) - 1)
-            if not math.isfinite(value):
-                self.optimizer.zero_grad()
-                return self._skipped(group, value)
             for name, part in {"loss": value, **parts}.items():
                 totals[name] = totals.get(name, 0.0) + part / len(group)
+            if not math.isfinite(value):
+                break
+        return totals
+
+    def _step(self, group: list[RowBatch]) -> Metrics:
+        """One optimiser step over a few batches; skipped if a loss is not finite."""
+        job, fabric = self.job, self.job.fabric
+        rows = max(len(x.present) for batch in group for x in batch.loaded.values())
+        totals = self.chunk.run(lambda: self._gradient(group), self.optimizer.zero_grad, rows)
+        if not math.isfinite(totals["loss"]):
+            self.optimizer.zero_grad()
+            return self._skipped(group, totals["loss"])
         self._reduce_own_gradients()
         if job.stage.clip is not None:
             norm = fabric.clip_gradients(
@@ -189,8 +199,7 @@ class Trainer:
         def loss_of(outputs: Outputs, scale: Tensor) -> tuple[Tensor, Metrics]:
             return self._loss(labels, local, outputs, scale)
 
-        size = self.job.stage.chunk_size
-        if size is not None and size < max(len(x.present) for x in local.values()):
+        if size := self.chunk.below(max(len(x.present) for x in local.values())):
             return cached_backward(fabric, self.wrapped, local, size, loss_of, share, last)
         with fabric.no_backward_sync(self.wrapped, enabled=not last):
             loss, parts = loss_of(*self.wrapped(local))
@@ -206,7 +215,7 @@ class Trainer:
         fabric = self.job.fabric
         if self.tower:
             with fabric.autocast():
-                outputs = self.tower.with_keys(local, outputs, self.job.stage.chunk_size)
+                outputs = self.tower.with_keys(local, outputs, self.chunk.size)
         if fabric.world_size > 1:
             outputs, local = self._gather(outputs, local)
         z = embeddings(outputs, local, scale, self.pairs, labels)
