@@ -1,5 +1,7 @@
 """A component's name and arguments, as plans and spaces write them."""
 
+import os
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -19,12 +21,14 @@ def test_what_names_no_variable_stays_as_it_is(args):
     assert Spec.of(Spec("x", args).value()) == Spec("x", args)
 
 
-def test_variables_are_replaced_wherever_strings_lie_and_only_when_used(monkeypatch):
-    monkeypatch.setenv("HERE", "/data/$odd \\1")
+def test_variables_are_replaced_wherever_strings_lie_and_only_when_used(monkeypatch, tmp_path):
+    here = str(tmp_path / "$odd \\1")
+    os.mkdir(here)
+    monkeypatch.setenv("HERE", here)
     spec = Spec("x", {"graph": "${HERE}/g.npz", "more": [{"path": "${HERE}"}], "from": "$HERE"})
     assert spec.keywords() == {
-        "graph": "/data/$odd \\1/g.npz",
-        "more": [{"path": "/data/$odd \\1"}],
+        "graph": f"{here}/g.npz",
+        "more": [{"path": here}],
         "from_": "$HERE",
     }
     assert spec.value()["graph"] == "${HERE}/g.npz"
@@ -36,3 +40,10 @@ def test_a_variable_that_is_not_set_is_named(monkeypatch):
     assert spec.check(type("X", (), {"__init__": lambda self, graph: None})) == []
     with pytest.raises(UserError, match=r"x: graph is \$\{NOWHERE\}/g.npz.*export NOWHERE"):
         spec.keywords()
+
+
+def test_what_is_no_path_is_not_told(monkeypatch):
+    monkeypatch.setenv("TOKEN", "hf_abc")
+    with pytest.raises(UserError, match="names nothing that is there") as error:
+        Spec("x", {"model": "them/${TOKEN}"}).keywords()
+    assert "hf_abc" not in str(error.value)

@@ -41,7 +41,7 @@ class Spec:
         """Arguments as Python takes them: ``from`` becomes ``from_``, ``${VARIABLE}`` its value.
 
         Raises:
-            UserError: if a variable is not set.
+            UserError: if a variable is not set, or holds no path that exists.
         """
         return {_python_name(k): _expanded(v, f"{self.name}: {k}") for k, v in self.args.items()}
 
@@ -75,16 +75,20 @@ def _python_name(key: str) -> str:
 
 
 def _expanded(value: Any, place: str) -> Any:
-    """A value with the environment's in place of ``${VARIABLE}``, however deep the strings lie."""
+    """A value with the environment's in place of ``${VARIABLE}``, however deep the strings lie.
+
+    Only variables that hold a path there is: a stranger's plan must not learn what else they hold.
+    """
     if isinstance(value, dict):
         return {k: _expanded(v, place) for k, v in value.items()}
     if isinstance(value, list):
         return [_expanded(v, place) for v in value]
     if not isinstance(value, str):
         return value
-    missing = [v for v in re.findall(r"\$\{(\w+)\}", value) if v not in os.environ]
-    if missing:
-        raise UserError(
-            f"{place} is {value}: the environment variable {missing[0]} is not set; export {missing[0]}=..."
-        )
+    for name in re.findall(r"\$\{(\w+)\}", value):
+        if not os.path.exists(os.environ.get(name, "")):
+            state = "names nothing that is there" if name in os.environ else "is not set"
+            raise UserError(
+                f"{place} is {value}: the environment variable {name} {state}; export {name}=FOLDER"
+            )
     return re.sub(r"\$\{(\w+)\}", lambda found: os.environ[found[1]], value)

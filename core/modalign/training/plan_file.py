@@ -16,6 +16,8 @@ from modalign.errors import UserError
 from .plan import Plan
 
 Place = tuple[str | int, ...]
+MOST_PLACES = 100_000
+"""Keys, items and values in one plan, aliases unfolded: a few lines could otherwise fill the memory."""
 
 
 class _Loader(yaml.SafeLoader):
@@ -99,8 +101,12 @@ def _read_file(path: Path) -> PlanSource:
         raise UserError(f"cannot read the plan {path}: {reason}{near}") from None
     try:
         node = yaml.compose(text, Loader=_Loader)
+        if node is not None and _places_in(node, {}) > MOST_PLACES:
+            raise UserError(f"{path.name}: its aliases (*name) unfold to over {MOST_PLACES:,} places")
         raw = yaml.load(text, Loader=_Loader)
-    except yaml.YAMLError as error:
+    except RecursionError:
+        raise UserError(f"{path.name}: it is nested too deeply, or an alias (*name) holds itself") from None
+    except (ValueError, yaml.YAMLError) as error:
         mark = getattr(error, "problem_mark", None)
         where = f":{mark.line + 1}" if mark else ""
         raise UserError(
@@ -117,6 +123,18 @@ def _read_file(path: Path) -> PlanSource:
             read.problems.append(Problem(place, f"the key stands twice (line {line})"))
         read.lines[place] = line
     return read
+
+
+def _places_in(node: yaml.Node, known: dict[int, int]) -> int:
+    """How many places a document has once aliases are unfolded, counted without unfolding them."""
+    if id(node) not in known:
+        parts: list[yaml.Node] = []
+        if isinstance(node, yaml.MappingNode):
+            parts = [part for pair in node.value for part in pair]
+        elif isinstance(node, yaml.SequenceNode):
+            parts = node.value
+        known[id(node)] = 1 + sum(_places_in(part, known) for part in parts)
+    return known[id(node)]
 
 
 def _places(node: yaml.Node, place: Place) -> Iterator[tuple[Place, int, bool]]:
