@@ -3,7 +3,7 @@
     python examples/nottingham/make_table.py --out FOLDER/nottingham_keys.parquet
 
 `score` is `abc_notes_only`, which tells neither metre nor key; each training tune is there in its own key
-and transposed into others, its text and its label `key` changed with it. `facts` holds what a training
+and transposed into others, its MIDI, its text and its label `key` changed with it. `facts` holds what a training
 row may be described by: the text, and the text without its title, which no notes could tell. The rows of
 `val` and `test` are as they were.
 """
@@ -25,7 +25,9 @@ SHARPS = {  # of a major key's signature; minor keys have three fewer
 }  # fmt: skip
 MARKS = {"__": -2, "_": -1, "=": 0, "^": 1, "^^": 2}
 WRITTEN = {value: mark for mark, value in MARKS.items()}
-NOTE = re.compile(r'"([A-G])([#b]?)([^"/]*)(?:/([A-Ga-g])([#b+]?)[^"]*)?"|"[^"]*"|(\^\^|\^|=|__|_)?([A-Ga-g])([,\']*)')
+NOTE = re.compile(
+    r'"([A-G])([#b]?)([^"/]*)(?:/([A-Ga-g])([#b+]?)[^"]*)?"|"[^"]*"|(\^\^|\^|=|__|_)?([A-Ga-g])([,\']*)'
+)
 
 
 def signature(key: str) -> dict[str, int]:
@@ -68,6 +70,27 @@ def transposed(notes: str, old: str, new: str) -> str:
     return NOTE.sub(one, notes)
 
 
+def shifted(midi: bytes, old: str, new: str) -> bytes:
+    """A MIDI file from one key to another, as ``transposed`` moves the notes; its key signature is dropped."""
+    import symusic
+
+    steps = (LETTERS.index(new[0]) - LETTERS.index(old[0]) + 3) % 7 - 3
+    semitones = (tonic(new) - tonic(old) + 6) % 12 - 6
+    if semitones * steps < 0:  # the tritone, which may go either way
+        semitones += 12 if steps > 0 else -12
+    score = symusic.Score.from_midi(midi)
+    score.key_signatures.clear()
+    for track in score.tracks:
+        if not track.is_drum:
+            track.shift_pitch(semitones, inplace=True)
+    return score.dumps_midi()
+
+
+def tonic(key: str) -> int:
+    """Semitones above C."""
+    return (0, 2, 4, 5, 7, 9, 11)[LETTERS.index(key[0])] - ("b" in key)
+
+
 def rows_of(row: dict, keys: dict[str, list[str]], copies: int, draw: random.Random) -> list[dict]:
     """A tune, and ``copies`` of it in other keys."""
     new = [row["key"]]
@@ -79,12 +102,14 @@ def rows_of(row: dict, keys: dict[str, list[str]], copies: int, draw: random.Ran
                 new.append(other)
     found = []
     for key in new:
-        score = row["abc_notes_only"]
-        score = score if key == row["key"] else transposed(score, row["key"], key)
+        score, midi = row["abc_notes_only"], row["midi"]
+        if key != row["key"]:
+            score = transposed(score, row["key"], key)
+            midi = {"bytes": shifted(midi["bytes"], row["key"], key), "path": None}
         plain = f"a {row['kind']} in {key}, {row['meter']} time"
         text = f"{row['title']}, {plain}"
-        kept = {name: row[name] for name in ("id", "kind", "meter", "split", "group", "midi")}
-        found.append({**kept, "score": score, "text": text, "facts": [text, plain], "key": key})
+        kept = {name: row[name] for name in ("id", "kind", "meter", "split", "group")}
+        found.append({**kept, "score": score, "midi": midi, "text": text, "facts": [text, plain], "key": key})
     return found
 
 

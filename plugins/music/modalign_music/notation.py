@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import itertools
 import re
+import threading
 import warnings
 import zipfile
 from collections.abc import Callable
@@ -23,6 +25,7 @@ MAX_ELEMENTS = 1 << 20
 MAX_READ = 60_000
 """XML elements or Humdrum tokens that music21 is given: what one read may cost."""
 _DEPTH = 64
+_ONE = threading.Lock()  # standard error is the process's own
 _SPINES, _TOKEN = 128, 200
 _METRE = re.compile(r"\*M(\d+)/(\d+)")
 _NUMBERS = {
@@ -109,16 +112,11 @@ def abc_of_humdrum(text: str, limit: int) -> str:
 
 
 def _abc(load: Callable[[], Any], kind: str, limit: int) -> str:
-    """What music21 reads, as ABC; whatever it trips over is the file's fault."""
-    from music21 import environment
-
-    environment.Environment()["warnings"] = 0  # of this process; nothing is written
+    """What music21 reads, as ABC; whatever it trips over is the file's fault, and its words stay in."""
     try:
-        with warnings.catch_warnings():
+        with _ONE, warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
             warnings.simplefilter("ignore")
             return "\n".join(itertools.islice(abc_of_score(load(), limit), 4 * limit))
-    except BadSample:
-        raise
     except Exception as error:  # music21 raises whatever its parts raise
         raise BadSample(f"not readable {kind}: music21 stopped with {type(error).__name__}") from None
 

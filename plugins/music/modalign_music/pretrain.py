@@ -54,7 +54,7 @@ def pretrain(
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimiser.step()
             schedule.step()
-            losses.append(float(loss))
+            losses.append(loss.item())
         value = _measure(model, modality, held_out, batch_size) if held_out else sum(losses) / len(losses)
         history.append(value)
         print(f"epoch {epoch + 1}/{epochs}: {value:.3f} nats per character", file=sys.stderr)

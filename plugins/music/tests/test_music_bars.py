@@ -65,7 +65,16 @@ def test_the_limit_counts_bars():
 
 
 @pytest.mark.parametrize(
-    "text", ["", "   \n", "%%begintext\ncdefg\n%%endtext", "T:only a title\nK:C", "The quick brown fox", "♯c|", "|||"]
+    "text",
+    [
+        "",
+        "   \n",
+        "%%begintext\ncdefg\n%%endtext",
+        "T:only a title\nK:C",
+        "The quick brown fox",
+        "♯c|",
+        "|||",
+    ],
 )
 def test_what_is_no_tune_is_refused(text):
     with pytest.raises(BadSample):
@@ -73,7 +82,26 @@ def test_what_is_no_tune_is_refused(text):
 
 
 _PIECES = st.sampled_from(
-    ["c", "^F,", "d'2", "z", "[CEG]2", '"Am"', "(3abc", "{g}a", " ", "|", "||", ":|", "|:", "::", "\n", "[1", "e/2", "-"]
+    [
+        "c",
+        "^F,",
+        "d'2",
+        "z",
+        "[CEG]2",
+        '"Am"',
+        "(3abc",
+        "{g}a",
+        " ",
+        "|",
+        "||",
+        ":|",
+        "|:",
+        "::",
+        "\n",
+        "[1",
+        "e/2",
+        "-",
+    ]
 )
 
 
@@ -95,7 +123,7 @@ def _sounds(text: str) -> list[tuple]:
     from music21.abcFormat import ABCHandler, translate
 
     handler = ABCHandler()
-    handler.process(text)
+    handler.process("%%propagate-accidentals octave\n" + text)  # not its default
     score = translate.abcToStreamScore(handler)
     return [
         (float(n.quarterLength), *(sorted(p.midi for p in n.pitches) if not n.isRest else ("z",)))

@@ -15,7 +15,7 @@ from modalign_music.score import Score
 from .broken_music import KERN, TUNE, XML, mxl
 from .test_music_bars import _sounds
 
-CORPUS = ["bach/bwv66.6", "bach/bwv7.7", "haydn/opus74no1/movement3"]
+CORPUS = ["bach/bwv66.6", "bach/bwv7.7", "bach/bwv101.7"]
 
 
 def _stream():
@@ -97,7 +97,9 @@ def test_the_key_says_which_accidentals_are_written():
 def test_zipped_and_plain_musicxml_agree():
     plain = Score().read(XML.encode())
     assert Score().read(mxl()) == plain == Score().read(XML)
-    assert plain[:5] == ["L:1/8", "M:3/4", "K:G", '[V:1]"G"[G_B]2 z4|', "[V:2]x6|"] or plain[3].startswith("[V:1]")
+    assert plain[:5] == ["L:1/8", "M:3/4", "K:G", '[V:1]"G"[G_B]2 z4|', "[V:2]x6|"] or plain[3].startswith(
+        "[V:1]"
+    )
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w") as archive:  # without a container: the first score in it
         archive.writestr("a/score.xml", XML)
@@ -113,10 +115,14 @@ def test_humdrum_spines_are_voices():
 
 
 def test_a_file_is_read_from_its_path(tmp_path):
-    for name, content in (("a.abc", TUNE.encode("latin-1", "replace")), ("b.krn", KERN.encode()), ("c.mxl", mxl())):
+    for name, content in (
+        ("a.abc", TUNE.encode("latin-1", "replace")),
+        ("b.krn", KERN.encode()),
+        ("c.mxl", mxl()),
+    ):
         (tmp_path / name).write_bytes(content)
         assert Score().read(tmp_path / name) == Score().read(content)
-    with pytest.raises(BadSample, match="no such|No such"):
+    with pytest.raises(BadSample, match=r"(?i)no such"):
         Score().read(tmp_path / "d.abc")
 
 
@@ -126,8 +132,10 @@ def test_words_in_a_file_never_come_through():
 
 
 def test_entities_and_midi_are_refused_with_reasons():
-    bomb = XML.replace('PUBLIC "-//Recordare//DTD MusicXML 3.1 Partwise//EN"\n "http://www.musicxml.org/dtds/partwise.dtd"',
-                       '[<!ENTITY a SYSTEM "file:///etc/passwd">]')
+    bomb = XML.replace(
+        'PUBLIC "-//Recordare//DTD MusicXML 3.1 Partwise//EN"\n "http://www.musicxml.org/dtds/partwise.dtd"',
+        '[<!ENTITY a SYSTEM "file:///etc/passwd">]',
+    )
     with pytest.raises(BadSample, match="entities"):
         Score().read(bomb)
     with pytest.raises(BadSample, match="read it as midi"):
