@@ -31,7 +31,7 @@ PATIENTS = [  # by how many spreads an analyte is moved
 ]  # fmt: skip
 """Healthy, infected, with failing kidneys."""
 MISSING, UNMEASURED = 0.2, 0.15
-ROWS = {"train": 1800, "val": 300, "test": 600}
+ROWS = {"train": 1800, "val": 90, "test": 270}
 
 
 def labs_of(patient: int, rng: np.random.Generator) -> dict[str, float | None]:
@@ -70,13 +70,16 @@ def main() -> None:
     cells = pools(Path(os.environ.get("MODALIGN_DATA", "../shared/data")), rng)
     rows = []
     for split, count in ROWS.items():
-        for _ in range(count):
-            ecg, patient = (int(v) for v in rng.integers(3, size=2))
+        decks = {key: [rng.permutation(len(pool)) for pool in pools] for key, pools in cells.items()}
+        used = {column: [0, 0, 0] for column in ("scan", "ecg")}
+        for number in range(count):
+            ecg, patient = number % 3, number // 3 % 3  # every combination equally often
             scan = (ecg + patient) % 3
             row = {"labs": labs_of(patient, rng), "split": split, "scan_group": scan}
             for column, group in (("scan", scan), ("ecg", ecg)):
-                pool = cells[column, split][group]
-                row[column] = pool[int(rng.integers(len(pool)))]
+                deck = decks[column, split][group]  # each cell once, then all again
+                row[column] = cells[column, split][group][deck[used[column][group] % len(deck)]]
+                used[column][group] += 1
             row |= {"ecg_group": BEATS[ecg], "labs_group": patient}
             for column in ("scan", "ecg", "labs"):
                 if split == "train" and rng.random() < MISSING:

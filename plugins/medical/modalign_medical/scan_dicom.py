@@ -74,7 +74,7 @@ def read_dicom(
 def _read(
     data: bytes, frame: str | int | float, window: Window, orient: bool, max_pixels: int, max_bytes: int
 ) -> tuple[np.ndarray, float]:
-    _check_deflated(data, max_bytes)
+    deflated = _is_deflated(data, max_bytes)
     head = pydicom.dcmread(io.BytesIO(data), stop_before_pixels=True, specific_tags=_TAGS)
     rows, columns, samples = (
         int(head.get(k, d)) for k, d in (("Rows", 0), ("Columns", 0), ("SamplesPerPixel", 1))
@@ -85,7 +85,8 @@ def _read(
         raise BadSample(f"{columns} x {rows} pixels; max_pixels is {max_pixels}")
     index = chosen(frame, max(1, int(head.get("NumberOfFrames") or 1)))
     _check_frame(data, head, index, rows, columns)
-    stored = pixel_array(io.BytesIO(data), index=index)  # (H, W) or (H, W, 3)
+    file = io.BytesIO(data)  # of a file that is not deflated pydicom reads the frame alone
+    stored = pixel_array(pydicom.dcmread(file) if deflated else file, index=index)  # (H, W) or (H, W, 3)
     found = _Header(head, index)
     kind = str(head.get("PhotometricInterpretation", "MONOCHROME2"))
     if kind == "PALETTE COLOR":
@@ -99,14 +100,15 @@ def _read(
     return picture, aspect
 
 
-def _check_deflated(data: bytes, most: int) -> None:
-    """A deflated file is unpacked by pydicom whole: first see that it is not too large."""
+def _is_deflated(data: bytes, most: int) -> bool:
+    """Whether pydicom will unpack the file whole; not without a look at how large it is then."""
     file = io.BytesIO(data)
     read_preamble(file, force=False)
     meta = read_dataset(file, False, True, stop_when=lambda tag, vr, length: tag >> 16 != 2)
     deflated = str(meta.get("TransferSyntaxUID", "")).strip("\0 ") == _DEFLATED
     if deflated and unpacks_to_more(data[file.tell() :], most):
         raise BadSample(f"unpacks to more than {most} bytes")
+    return deflated
 
 
 def _check_frame(data: bytes, head: Any, index: int, rows: int, columns: int) -> None:
