@@ -3,9 +3,9 @@
     python examples/nottingham/make_table.py --out FOLDER/nottingham_keys.parquet
 
 `score` is `abc_notes_only`, which tells neither metre nor key; each training tune is there in its own key
-and transposed into others, its MIDI, its text and its label `key` changed with it. `facts` holds what a training
-row may be described by: the text, and the text without its title, which no notes could tell. The rows of
-`val` and `test` are as they were.
+and transposed into others, its MIDI, its text and its label `key` changed with it. `facts` holds what a
+training row may be described by: the text, and the text without its title, which no notes could tell. The
+rows of `val` and `test` are as they were.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def transposed(notes: str, old: str, new: str) -> str:
 
 
 def shifted(midi: bytes, old: str, new: str) -> bytes:
-    """A MIDI file from one key to another, as ``transposed`` moves the notes; its key signature is dropped."""
+    """A MIDI file from one key to another, as ``transposed`` moves notes; its key signature goes."""
     import symusic
 
     steps = (LETTERS.index(new[0]) - LETTERS.index(old[0]) + 3) % 7 - 3

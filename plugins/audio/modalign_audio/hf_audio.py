@@ -13,7 +13,7 @@ from modalign import Encoder, Features, UserError
 from modalign.contracts import Batch
 from torch import nn
 
-from .hf_families import FAMILIES, Family
+from .hf_families import FAMILIES, Family, hubert_of_mert
 
 _UNUSED = ("masked_spec_embed", "fusion_model", "mel_conv2d")
 """Parameters that no output depends on: for masked training, and for CLAP's clips beyond its window."""
@@ -22,10 +22,10 @@ _UNUSED = ("masked_spec_embed", "fusion_model", "mel_conv2d")
 class HFAudio(Encoder):
     """A pretrained audio transformer: every token of its last layer.
 
-    wav2vec2 (arXiv 2006.11477), HuBERT (2106.07447), WavLM (2110.13900), AST (2104.01778), the encoder
-    of Whisper (2212.04356) and the audio tower of CLAP (2211.06687). Clips longer than the model's
+    wav2vec2 (arXiv 2006.11477), HuBERT (2106.07447), MERT (2306.00107), WavLM (2110.13900), AST
+    (2104.01778), the encoder of Whisper (2212.04356) and the audio tower of CLAP (2211.06687). Clips longer than the model's
     window (Whisper 30 s, AST and CLAP 10 s) are cut. Prefer it over ``logmel-cnn`` whenever its weights
-    can be had: HuBERT or WavLM for speech, AST or CLAP for sounds and music.
+    can be had: HuBERT or WavLM for speech, AST or CLAP for sounds, MERT for music.
 
     Inputs:
         model: a hub id such as ``facebook/hubert-base-ls960``, or a folder with config.json and weights.
@@ -89,13 +89,19 @@ class HFAudio(Encoder):
 def _load(model: str, revision: str | None, weights: bool) -> tuple[Any, Any, set[str]]:
     """The model, its feature extractor, and the names of the weights its checkpoint lacks."""
     from safetensors import SafetensorError
-    from transformers import AutoConfig, AutoModel
+    from transformers import AutoConfig, AutoModel, PretrainedConfig
 
     safe: dict[str, Any] = {"revision": revision, "trust_remote_code": False}
     missing: set[str] = set()
     try:
         with _quiet():
-            config = AutoConfig.from_pretrained(model, **safe)
+            settings, _ = PretrainedConfig.get_config_dict(model, revision=revision)
+            if (
+                settings.get("model_type") == "mert_model"
+            ):  # its own code only adds what hubert_of_mert refuses
+                config = hubert_of_mert(settings)
+            else:
+                config = AutoConfig.from_pretrained(model, **safe)
             if config.model_type not in FAMILIES:
                 raise UserError(
                     f"hf-audio: {model!r} is a {config.model_type} model; give one of these kinds: "

@@ -39,7 +39,10 @@ class Family:
 def _wave_extractor(config: Any) -> Any:
     from transformers import Wav2Vec2FeatureExtractor
 
-    return Wav2Vec2FeatureExtractor(do_normalize=config.feat_extract_norm == "layer")
+    return Wav2Vec2FeatureExtractor(
+        sampling_rate=getattr(config, "sample_rate", 16000),  # MERT's is 24000
+        do_normalize=config.feat_extract_norm == "layer",
+    )
 
 
 def _run_waves(tower: Any, extractor: Any, clips: Clips) -> tuple[Tensor, Tensor]:
@@ -71,6 +74,20 @@ def _run_waves(tower: Any, extractor: Any, clips: Clips) -> tuple[Tensor, Tensor
         tokens[rows, : part.shape[1]] = part
         mask[rows, : part.shape[1]] = True
     return tokens, mask
+
+
+def hubert_of_mert(settings: dict[str, Any]) -> Any:
+    """The configuration of MERT, a HuBERT of music (arXiv 2306.00107), as the HuBERT that it is.
+
+    Raises:
+        ValueError: if it is of the kind that also hears a constant-Q transform, or has DeepNorm.
+    """
+    from transformers import HubertConfig
+
+    if settings.get("feature_extractor_cqt") or settings.get("deepnorm"):
+        raise ValueError("a MERT with constant-Q features or DeepNorm; give one without, such as MERT-v1-95M")
+    foreign = ("auto_map", "architectures", "model_type")
+    return HubertConfig(**{k: v for k, v in settings.items() if k not in foreign})
 
 
 # -- Whisper: 30 seconds of log-mel frames -----------------------------------------------------------

@@ -257,3 +257,38 @@ def test_refuses_a_checkpoint_with_holes(folders, tmp_path):
     (tmp_path / "model.safetensors").write_bytes(b"\x08\0\0\0\0\0\0\0{broken}")
     with pytest.raises(UserError, match="cannot load"):
         HFAudio(str(tmp_path))
+
+
+def _as_mert(hubert, folder, **more):
+    """A HuBERT folder as MERT's authors publish theirs."""
+    import json
+    import shutil
+
+    shutil.copytree(hubert, folder)
+    config = json.loads((folder / "config.json").read_text())
+    config |= {"model_type": "mert_model", "architectures": ["MERTModel"], "sample_rate": 24000, **more}
+    config["auto_map"] = {
+        "AutoConfig": "configuration_MERT.MERTConfig",
+        "AutoModel": "modeling_MERT.MERTModel",
+    }
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "preprocessor_config.json").unlink()
+    return str(folder)
+
+
+def test_mert_is_heard_as_the_hubert_that_it_is(folders, tmp_path):
+    mert = _as_mert(folders["hubert"], tmp_path / "mert", feature_extractor_cqt=False, deepnorm=False)
+    one, two = HFAudio(mert).eval(), HFAudio(str(folders["hubert"])).eval()
+    assert one.modality_options() == {"rate": 24000}
+    one.extractor.do_normalize = two.extractor.do_normalize
+    _, batch = _batch([0.5, 0.2])
+    with torch.no_grad():
+        assert torch.equal(one(batch).tokens, two(batch).tokens)
+    again = HFAudio(mert, weights=False)
+    again.load_state_dict(one.state_dict())
+
+
+@pytest.mark.parametrize("more", [{"feature_extractor_cqt": True}, {"deepnorm": True}])
+def test_a_mert_that_is_more_than_a_hubert_is_refused(folders, tmp_path, more):
+    with pytest.raises(UserError, match="MERT"):
+        HFAudio(_as_mert(folders["hubert"], tmp_path / "mert", **more))
