@@ -13,6 +13,7 @@ from __future__ import annotations
 import io
 import os
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 DATA = Path(os.environ.get("MODALIGN_DATA", "../shared/data"))
+warnings.filterwarnings("ignore", module="sklearn")
+warnings.filterwarnings("ignore", category=FutureWarning)
 CS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 
 

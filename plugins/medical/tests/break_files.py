@@ -75,12 +75,20 @@ def dicoms() -> tuple[list[Any], list[Any]]:
     if _can_compress():
         good.append(files.dicom(files.GREY.astype(np.uint16), syntax=JPEG2000Lossless))
     absurd = [
-        files.dicom(Rows=65535, Columns=65535), files.dicom(NumberOfFrames=2**31 - 1), files.dicom(Rows=0),
-        files.dicom(BitsAllocated=64, BitsStored=64), files.dicom(WindowCenter=1, WindowWidth=-5),
-        files.dicom(RescaleSlope="9" * 16), files.dicom(PixelSpacing=[0, 1e9]), deflated(300 << 20),
-        run_length(64 << 20), run_length(6 << 20), b"\0" * 128 + b"DICM", b"\0" * 128 + b"DICM" + b"\xff" * 5000,
+        files.dicom(Rows=65535, Columns=65535),
+        files.dicom(NumberOfFrames=2**31 - 1),
+        files.dicom(Rows=0),
+        files.dicom(BitsAllocated=64, BitsStored=64),
+        files.dicom(WindowCenter=1, WindowWidth=-5),
+        files.dicom(RescaleSlope="9" * 16),
+        files.dicom(PixelSpacing=[0, 1e9]),
+        deflated(300 << 20),
+        run_length(64 << 20),
+        run_length(6 << 20),
+        b"\0" * 128 + b"DICM",
+        b"\0" * 128 + b"DICM" + b"\xff" * 5000,
         _nested(3000),
-    ]  # fmt: skip
+    ]
     return good, absurd
 
 
@@ -246,12 +254,15 @@ def reports() -> tuple[list[Any], list[Any]]:
 
 
 READERS: dict[str, tuple[Any, Any, int]] = {  # name: files, what reads them, dimensions of an item
-    "dicom": (dicoms, Scan(16), 3), "nifti": (niftis, Scan(16), 3), "picture": (pictures, Scan(16), 3),
-    "edf": (edfs, Ecg(leads=2, rate=100), 2), "table": (tables, Ecg(leads=2, rate=100), 2),
+    "dicom": (dicoms, Scan(16), 3),
+    "nifti": (niftis, Scan(16), 3),
+    "picture": (pictures, Scan(16), 3),
+    "edf": (edfs, Ecg(leads=2, rate=100), 2),
+    "table": (tables, Ecg(leads=2, rate=100), 2),
     "wfdb": (None, Ecg(leads=2, rate=100), 2),
     "labs": (labs, Labs({"sodium": [120, 140, 160], "potassium": [2, 4, 7], "lactate": [0, 1, 15]}), 1),
     "report": (reports, ClinicalReport(sections=["findings", "impression"]), 0),
-}  # fmt: skip
+}
 
 
 def damaged(content: bytes, draw: random.Random) -> bytes:
@@ -323,13 +334,25 @@ def records(folder: Path, draw: random.Random) -> Any:
             path.write_bytes(damaged(content, draw) if path in broken else content)
         yield draw.choice([header, signals, header.with_suffix("")])
     lines = [
-        "r 2 250 99999999999", "r 2 250", "r 99999 250 10", "r/9999 2 250 10", "r 2 1e9 10", "r 2 0 10", "9" * 400,
+        "r 2 250 99999999999",
+        "r 2 250",
+        "r 99999 250 10",
+        "r/9999 2 250 10",
+        "r 2 1e9 10",
+        "r 2 0 10",
+        "9" * 400,
         "r 2 250 500\nr.dat 16x999999999 200 16 0 0 0 0 a\nr.dat 16 200 16 0 0 0 0 b",
-        "r 1 250 500\n../../etc/passwd 16 200 16 0 0 0 0 a", "r 1 250 500\nr.dat 16:999999999 200 16 0 0 0 0 a",
-        "r 1 250 500\nr.dat 16+999999999999 200 16 0 0 0 0 a", "r 1 250 500\nr.dat 7777 200 16 0 0 0 0 a",
-        "r 1 250 500\nr.dat 16 0/mV 16 0 0 0 0 a", "r 1 250 500\nr.dat 516 200 16 0 0 0 0 a", "", "#" * 1000,
-        "r 1 250 500\n~ 0 200 16 0 0 0 0 a", "r 1 250 500\nr.hea 16 200 16 0 0 0 0 a",
-    ]  # fmt: skip
+        "r 1 250 500\n../../etc/passwd 16 200 16 0 0 0 0 a",
+        "r 1 250 500\nr.dat 16:999999999 200 16 0 0 0 0 a",
+        "r 1 250 500\nr.dat 16+999999999999 200 16 0 0 0 0 a",
+        "r 1 250 500\nr.dat 7777 200 16 0 0 0 0 a",
+        "r 1 250 500\nr.dat 16 0/mV 16 0 0 0 0 a",
+        "r 1 250 500\nr.dat 516 200 16 0 0 0 0 a",
+        "",
+        "#" * 1000,
+        "r 1 250 500\n~ 0 200 16 0 0 0 0 a",
+        "r 1 250 500\nr.hea 16 200 16 0 0 0 0 a",
+    ]
     for i, text in enumerate(lines):
         place = folder / f"line{i}"
         place.mkdir()

@@ -39,9 +39,12 @@ def pydicoms_own(content, index=0):
 @pytest.mark.parametrize("index", [0, 1])
 def test_windows_are_pydicoms(function, index):
     content = files.dicom(
-        WindowCenter=[40, 300], WindowWidth=[400, 1500], VOILUTFunction=function,
-        RescaleSlope=1, RescaleIntercept=-1024,
-    )  # fmt: skip
+        WindowCenter=[40, 300],
+        WindowWidth=[400, 1500],
+        VOILUTFunction=function,
+        RescaleSlope=1,
+        RescaleIntercept=-1024,
+    )
     picture, aspect = read(content, window=index)
     assert picture.dtype == np.uint8
     assert aspect == 1
