@@ -21,6 +21,9 @@ from .molecule_variants import fewer_counts, graph_variant
 from .padding import padded
 from .smiles import parse
 
+MAX_DRAWN = 250
+"""Atoms of the largest molecule that is drawn."""
+
 _CORES = (
     "c1ccccc1{}", "C1CCCCC1{}", "O=C(O)C{}", "N[C@@H](C{})C(=O)O", "c1ccc2[nH]ccc2c1{}",
     "OC1OC(CO)C(O)C(O)C1{}", "Cn1cnc2c1c(=O)n(C)c(=O)n2{}", "O=P(O)(O)O{}",
@@ -29,7 +32,7 @@ _CORES = (
 
 @dataclass(frozen=True)
 class Read:
-    """One molecule: ``atoms (A, 9)``, ``ends (B, 2)``, ``bonds (B, 4)``, ``counts (F,)``; None if not wanted."""
+    """One molecule: ``atoms (A, 9)``, ``ends (B, 2)``, ``bonds (B, 4)``, ``counts (F,)``; None: unwanted."""
 
     smiles: str
     atoms: np.ndarray | None = None
@@ -132,11 +135,14 @@ class Molecule(Modality):
         return batch
 
     def preview(self, item: Read) -> tuple[str, bytes]:
-        """A drawing of the molecule: SVG."""
+        """A drawing of the molecule: SVG; its SMILES if it is too large to be drawn in a moment."""
         from rdkit.Chem.Draw import rdMolDraw2D
 
         with rdBase.BlockLogs():
+            molecule = Chem.MolFromSmiles(item.smiles)
+            if molecule is None or molecule.GetNumAtoms() > MAX_DRAWN:
+                return "text/plain", item.smiles.encode()
             drawing = rdMolDraw2D.MolDraw2DSVG(300, 240)
-            rdMolDraw2D.PrepareAndDrawMolecule(drawing, Chem.MolFromSmiles(item.smiles))
+            rdMolDraw2D.PrepareAndDrawMolecule(drawing, molecule)
             drawing.FinishDrawing()
             return "image/svg+xml", drawing.GetDrawingText().encode()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 from modalign import BadSample
 from rdkit import Chem, rdBase
@@ -65,7 +66,7 @@ def _smiles(text: str, sanitise: bool) -> Chem.Mol | None:
         raise BadSample("not a SMILES: it has characters that no SMILES has")
     if ">" in smiles:
         raise BadSample("a reaction, not a molecule")
-    options = Chem.SmilesParserParams()
+    options: Any = Chem.SmilesParserParams()
     options.sanitize = sanitise
     options.removeHs = sanitise
     return _guarded(Chem.MolFromSmiles, smiles, options)
