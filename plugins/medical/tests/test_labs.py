@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import subprocess
 import sys
@@ -79,7 +80,7 @@ def test_percentiles_rise_and_agree_with_scipy(sample, values):
     quantiles = np.array(fit({"a": sample}, points=len(sample))["a"])
     found = [percentile(v, quantiles) for v in sorted(values)]
     assert all(0 <= f <= 1 for f in found)
-    assert all(a <= b + 1e-12 for a, b in zip(found, found[1:], strict=False))
+    assert all(a <= b + 1e-12 for a, b in itertools.pairwise(found))
     for value in values:  # between the shares of values below, and at or below
         low, high = (percentileofscore(quantiles, value, kind=k) / 100 for k in ("strict", "weak"))
         assert low - 1.01 / len(sample) <= percentile(value, quantiles) <= high + 1.01 / len(sample)
