@@ -9,7 +9,10 @@ from typing import Any
 BEAT = 12
 """Steps that times are rounded to, in a quarter note: sixteenths and triplets fall on them."""
 
-_NAMES = ("C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B")
+PITCHES = tuple(
+    f"{name}{octave}" for octave in range(-1, 10) for name in "C C# D D# E F F# G G# A A# B".split()
+)
+"""Names by MIDI pitch; middle C, 60, is ``C4``."""
 _MAJOR = ("Cb", "Gb", "Db", "Ab", "Eb", "Bb", "F", "C", "G", "D", "A", "E", "B", "F#", "C#")
 _MINOR = ("Ab", "Eb", "Bb", "F", "C", "G", "D", "A", "E", "B", "F#", "C#", "G#", "D#", "A#")
 
@@ -28,12 +31,12 @@ def beats(score: Any, header: bool, limit: int) -> list[str]:
     notes = []  # (beat, program, onset within the beat, pitch, text)
     for track in score.tracks:
         program = 0 if track.is_drum else track.program
-        for note in track.notes:
-            start = _steps(note.time, score.tpq)
-            length = min(max(1, _steps(note.duration, score.tpq)), 99 * BEAT)
-            name = f"*{note.pitch}" if track.is_drum else _name(note.pitch)
+        for time, duration, pitch, _ in _rows(track):
+            start = _steps(time, score.tpq)
+            length = min(max(1, _steps(duration, score.tpq)), 99 * BEAT)
+            name = f"*{pitch}" if track.is_drum else PITCHES[pitch]
             at = start % BEAT
-            notes.append((start // BEAT, program, at, note.pitch, f"{at}{name}:{length}"))
+            notes.append((start // BEAT, program, at, pitch, f"{at}{name}:{length}"))
     notes.sort()
     fields = sorted(set(_fields(score))) if header else []
     lines: list[str] = []
@@ -66,10 +69,10 @@ def messages(score: Any, header: bool, limit: int) -> list[str]:
             found.append((time, 0, name, f" {field[2:]}"))
     for number, track in enumerate(score.tracks):
         found.append((0, 1, "drums" if track.is_drum else "program", f" {number} {track.program}"))
-        for note in track.notes:
-            start, end = _steps(note.time, score.tpq), _steps(note.time + note.duration, score.tpq)
-            found.append((start, 3, "note_on", f" {number} {note.pitch} {note.velocity}"))
-            found.append((max(end, start + 1), 2, "note_off", f" {number} {note.pitch}"))
+        for begin, duration, pitch, velocity in _rows(track):
+            start, end = _steps(begin, score.tpq), _steps(begin + duration, score.tpq)
+            found.append((start, 3, "note_on", f" {number} {pitch} {velocity}"))
+            found.append((max(end, start + 1), 2, "note_off", f" {number} {pitch}"))
     found.sort()
     lines, before = [], 0
     for time, _, name, rest in found[:limit]:
@@ -96,9 +99,10 @@ def _steps(ticks: int, tpq: int) -> int:
     return max(0, (2 * ticks * BEAT + tpq) // (2 * tpq))
 
 
-def _name(pitch: int) -> str:
-    """``F#4``; middle C is ``C4``."""
-    return f"{_NAMES[pitch % 12]}{pitch // 12 - 1}"
+def _rows(track: Any) -> Iterator[tuple[int, int, int, int]]:
+    """Time, duration, pitch and velocity of each note."""
+    columns = track.notes.numpy()
+    return zip(*(columns[name].tolist() for name in ("time", "duration", "pitch", "velocity")), strict=True)
 
 
 WRITERS: dict[str, Callable[[Any, bool, int], list[str]]] = {"beat": beats, "message": messages}

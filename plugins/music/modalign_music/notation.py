@@ -9,6 +9,7 @@ import re
 import threading
 import warnings
 import zipfile
+import zlib
 from collections.abc import Callable
 from typing import Any
 from xml.etree import ElementTree
@@ -150,7 +151,7 @@ def _unzipped(content: bytes) -> bytes:
         if isinstance(e, BadSample):
             raise
         raise BadSample(f"not a readable zip file: {type(e).__name__}") from None
-    except zipfile.zlib.error:
+    except zlib.error:
         raise BadSample("not a readable zip file: damaged data") from None
 
 

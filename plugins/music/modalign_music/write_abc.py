@@ -164,4 +164,4 @@ def _length(event: Any, ratio: tuple[int, int] | None) -> str:
 def _beamed(event: Any) -> bool:
     """Does a beam lead from it to the next note?"""
     beams = getattr(event, "beams", None)
-    return bool(beams) and any(b.type in ("start", "continue") for b in beams.beamsList)
+    return beams is not None and any(b.type in ("start", "continue") for b in beams.beamsList)
