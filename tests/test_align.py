@@ -8,10 +8,12 @@ from typing import Any
 
 import modalign
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 import torch
 from modalign import UserError
+from modalign.training.eval import evaluate
 from safetensors.torch import load_file
 
 Plan = dict[str, Any]
@@ -299,3 +301,23 @@ def test_a_column_that_is_not_there_is_named(plan: Plan, in_tmp: Path) -> None:
     with pytest.raises(UserError, match=r"no column 'labl'; did you mean 'label'"):
         modalign.align(plan, out="run")
     assert not Path("run").exists()
+
+
+def test_a_task_may_have_its_own_data(plan: Plan, in_tmp: Path) -> None:
+    few = pq.read_table(plan["data"]["table"]).filter(pc.field("split") == "test").slice(0, 5)
+    pq.write_table(few, "few.parquet")
+    retrieval = {"name": "retrieval", "from": "image", "to": "audio"}
+    data = {"table": "few.parquet", "split": "split"}
+    plan["tasks"] = [retrieval, {**retrieval, "id": "few", "data": data}]
+    Path("plan.yaml").write_text(json.dumps(plan))
+    space = modalign.align("plan.yaml", out="run")
+    found = json.loads(Path("run/report.json").read_text())["chance"]
+    assert found["few"]["R@1"] >= 1 / 5
+    assert found["retrieval:image->audio"]["R@1"] < 1 / 10
+    assert evaluate(space, "run/plan.yaml")["few"]["chance_R@1"] == pytest.approx(
+        found["few"]["R@1"]
+    )
+
+    plan["tasks"][1]["data"]["table"] = "fwe.parquet"
+    with pytest.raises(UserError, match=r"tasks.1.data.*no file fwe.parquet.*few.parquet"):
+        modalign.align(plan, out="other")

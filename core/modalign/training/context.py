@@ -13,7 +13,7 @@ from modalign.space_files import weights
 from .checkpoint import save_checkpoint
 from .checks import Prepared
 from .data import Dataset
-from .evaluate import Measured, TableSplit, run_tasks
+from .evaluate import Measured, run_tasks, task_splits
 from .metric_log import MetricLog
 from .plan import Plan, Views
 from .quarantine import Quarantine
@@ -94,16 +94,9 @@ class Context:
     def measure(self) -> None:
         """Run every task the space is ready for."""
         self._tell_space()
-        data = self.prepared.task_data()
-        if data is None or not self.plan.tasks:
-            return
-        dataset = self.prepared.dataset(data)
-        splits: dict[str, TableSplit] = {}
-
-        def split(name: str) -> TableSplit:
-            return splits.setdefault(name, TableSplit(name, dataset, lambda m: self.reader(dataset, m)))
-
-        self.tasks = run_tasks(self.space, self.plan.tasks, split)
+        tasks = [task for task in self.plan.tasks if self.prepared.task_dataset(task) is not None]
+        split = task_splits(self.prepared.task_dataset, lambda dataset, m: self.reader(dataset, m))
+        self.tasks = run_tasks(self.space, tasks, split)
 
     def _tell_space(self) -> None:
         """Note in the space what made it so far: tasks ask which modalities were trained together."""
@@ -135,12 +128,11 @@ class Context:
         self._tell_space()
         self.space.about["results"] = self.metrics_of_tasks()
         self.space.save(self.folder.space)
-        data = self.prepared.task_data()
         write_reports(
             self.folder.path,
             self.space,
             self.tasks,
-            self.prepared.dataset(data) if data is not None else None,
+            self.prepared.task_dataset(),
             whole=len(self.stages) == len(self.plan.stages),
             stages=self.stages,
             plan=self.about.plan,

@@ -14,7 +14,8 @@ from modalign.space_files import load
 
 from .build import versions
 from .checks import prepare_tasks
-from .evaluate import TableSplit, run_tasks
+from .data import Dataset
+from .evaluate import run_tasks, task_splits
 from .plan import Plan
 from .plan_file import read_plan
 from .quarantine import Quarantine
@@ -40,25 +41,20 @@ def evaluate(
     if not isinstance(space, Space):
         space = load(space)
     prepared = prepare_tasks(read_plan(plan, overrides), space)
-    data = prepared.task_data()
-    assert data is not None
-    dataset = prepared.dataset(data)
     if out is not None and (out / MARK).exists():
         raise UserError(f"{out} is a run's folder: choose another with --out")
     quarantine = Quarantine()
-    readers: dict[str, Reader] = {}
+    readers: dict[tuple[int, str], Reader] = {}
 
-    def reader(name: str) -> Reader:
-        if name not in readers:
-            readers[name] = Reader(
+    def reader(dataset: Dataset, name: str) -> Reader:
+        key = (id(dataset), name)
+        if key not in readers:
+            readers[key] = Reader(
                 space, name, dataset, quarantine, seed=prepared.plan.seed, cached=prepared.plan.cache
             )
-        return readers[name]
+        return readers[key]
 
-    splits: dict[str, TableSplit] = {}
-    found = run_tasks(
-        space, prepared.plan.tasks, lambda name: splits.setdefault(name, TableSplit(name, dataset, reader))
-    )
+    found = run_tasks(space, prepared.plan.tasks, task_splits(prepared.task_dataset, reader))
     if not found:
         raise UserError(
             "none of the plan's tasks could be measured on this space; the warnings above say why"
@@ -66,10 +62,14 @@ def evaluate(
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
         quarantine.save(out / "quarantine.csv")
-        plan_ = prepared.plan.model_dump(mode="json")
         used = {p.distribution: p.version for p in loader.plugins() if p.problem is None}
-        quarantined = len(quarantine.rows)
         write_reports(
-            out, space, found, dataset, plan=plan_, versions=versions(used), quarantined=quarantined
+            out,
+            space,
+            found,
+            prepared.task_dataset(),
+            plan=prepared.plan.model_dump(mode="json"),
+            versions=versions(used),
+            quarantined=len(quarantine.rows),
         )
     return {name: measured.report.metrics for name, measured in found.items()}

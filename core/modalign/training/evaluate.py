@@ -145,16 +145,40 @@ class Measured:
     report: Report
 
 
+def task_splits(
+    dataset: Callable[[TaskPlan], Dataset | None], reader: Callable[[Dataset, str], Reader]
+) -> Callable[[TaskPlan], TableSplit]:
+    """The rows that each task asks for; tasks on the same ones share what is embedded.
+
+    Inputs:
+        dataset: the tables that a task measures on.
+        reader: of a modality of them.
+    """
+    splits: dict[tuple[int, str], TableSplit] = {}
+
+    def split(plan: TaskPlan) -> TableSplit:
+        tables = dataset(plan)
+        assert tables is not None
+        own = TableSplit(plan.split, tables, lambda m: reader(tables, m))
+        return splits.setdefault((id(tables), plan.split), own)
+
+    return split
+
+
 def run_tasks(
-    space: Space, plans: Iterable[TaskPlan], split: Callable[[str], TableSplit]
+    space: Space, plans: Iterable[TaskPlan], split: Callable[[TaskPlan], TableSplit]
 ) -> dict[str, Measured]:
-    """Every task whose modalities the space has, by id; one that cannot be measured is named in a warning."""
+    """Every task whose modalities the space has, by id; one that cannot be measured is named in a warning.
+
+    Inputs:
+        split: the rows that a task asks for.
+    """
     found = {}
     for plan in plans:
         name, task = build_task(plan)
         if set(task.modalities) <= set(space.modalities):
             try:
-                asked = split(plan.split).by(plan.label)
+                asked = split(plan).by(plan.label)
                 report = task.run(space, asked)
             except UserError as error:
                 log.warning("task %s: %s", name, error)

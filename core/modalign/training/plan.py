@@ -227,6 +227,8 @@ class TaskPlan(BaseModel):
     split: str = "test"
     label: str | None = None
     """The column of classes, instead of the one that ``data`` names."""
+    data: Data | None = None
+    """What it measures on, instead of the plan's data."""
 
     def spec(self) -> Spec:
         return Spec(self.name, dict(self.__pydantic_extra__ or {}))

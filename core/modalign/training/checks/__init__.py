@@ -7,7 +7,7 @@ from modalign.plugin import loader
 from modalign.space import Space
 
 from ..data import Dataset
-from ..plan_file import PlanSource, Problem
+from ..plan_file import Place, PlanSource, Problem
 from ..plan_form import validate
 from .closed_form import check_widths
 from .components import check_modalities, check_projection
@@ -59,15 +59,17 @@ def prepare_tasks(source: PlanSource, space: Space) -> Prepared:
     prepared = Prepared(plan.model_copy(update={"modalities": {}}), source.folder, space)
     if not plan.tasks:
         problems.append(Problem(("tasks",), "there are no tasks to run"))
-    data = prepared.task_data()
-    if data is None:
-        problems.append(Problem(("data",), "there is no data to measure on"))
-    else:
-        key = data.model_dump_json()
-        try:
-            prepared.datasets[key] = Dataset(data, prepared.folder, *literal_names(prepared))
-        except UserError as error:
-            problems.append(Problem(("data",), str(error)))
+    for i, task in enumerate(plan.tasks):
+        place: Place = ("tasks", i, "data") if task.data else ("data",)
+        data = prepared.task_data(task)
+        key = data.model_dump_json() if data else ""
+        if data is None:
+            problems.append(Problem(place, "there is no data to measure on"))
+        elif key not in prepared.datasets:
+            try:
+                prepared.datasets[key] = Dataset(data, prepared.folder, *literal_names(prepared))
+            except UserError as error:
+                problems.append(Problem(place, str(error)))
     problems += check_tasks(prepared)
     if problems:
         raise source.error(problems)

@@ -10,7 +10,7 @@ from modalign.plugin import loader
 from modalign.space import Space
 
 from ..data import Dataset
-from ..plan import Data, ModalityPlan, Plan
+from ..plan import Data, ModalityPlan, Plan, TaskPlan
 from ..plan_file import Place, Problem
 
 
@@ -30,9 +30,15 @@ class Prepared:
     def dataset(self, data: Data) -> Dataset:
         return self.datasets[data.model_dump_json()]
 
-    def task_data(self) -> Data | None:
-        """What tasks measure on: the plan's data, else the last stage's."""
-        return self.plan.data or (self.plan.stages[-1].data if self.plan.stages else None)
+    def task_data(self, task: TaskPlan | None = None) -> Data | None:
+        """What a task measures on: its own data, else the plan's, else the last stage's."""
+        own = task.data if task else None
+        return own or self.plan.data or (self.plan.stages[-1].data if self.plan.stages else None)
+
+    def task_dataset(self, task: TaskPlan | None = None) -> Dataset | None:
+        """The tables of ``task_data``; None if there are none, or they cannot be read."""
+        data = self.task_data(task)
+        return self.datasets.get(data.model_dump_json()) if data else None
 
 
 def component(kind: str, spec_name: str, place: Place) -> tuple[type | None, list[Problem]]:

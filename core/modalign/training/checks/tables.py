@@ -24,6 +24,7 @@ def check_data(prepared: Prepared) -> Iterator[Problem]:
             named.append((place, data, stage.align, stage))
     if plan.data is not None:
         named.append((("data",), plan.data, (), None))
+    named += [(("tasks", i, "data"), task.data, (), None) for i, task in enumerate(plan.tasks) if task.data]
     failed: set[str] = set()
     for place, data, align, owner in named:
         key = data.model_dump_json()
@@ -80,10 +81,9 @@ def literal_names(prepared: Prepared) -> tuple[list[str], list[str]]:
 def check_tasks(prepared: Prepared) -> Iterator[Problem]:
     plan = prepared.plan
     known = {*plan.modalities, *(prepared.start.modalities if prepared.start else ())}
-    data = prepared.task_data()
-    dataset = prepared.datasets.get(data.model_dump_json()) if data else None
     seen: set[str] = set()
     for i, task_plan in enumerate(plan.tasks):
+        dataset = prepared.task_dataset(task_plan)
         place: Place = ("tasks", i)
         target, problems = component("tasks", task_plan.name, place)
         yield from problems
