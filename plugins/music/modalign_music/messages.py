@@ -9,9 +9,8 @@ from typing import Any
 BEAT = 12
 """Steps that times are rounded to, in a quarter note: sixteenths and triplets fall on them."""
 
-PITCHES = tuple(
-    f"{name}{octave}" for octave in range(-1, 10) for name in "C C# D D# E F F# G G# A A# B".split()
-)
+_STEPS = ("C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B")
+PITCHES = tuple(f"{name}{octave}" for octave in range(-1, 10) for name in _STEPS)
 """Names by MIDI pitch; middle C, 60, is ``C4``."""
 _MAJOR = ("Cb", "Gb", "Db", "Ab", "Eb", "Bb", "F", "C", "G", "D", "A", "E", "B", "F#", "C#")
 _MINOR = ("Ab", "Eb", "Bb", "F", "C", "G", "D", "A", "E", "B", "F#", "C#", "G#", "D#", "A#")
