@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -61,3 +63,32 @@ def test_two_processes_equal_one(
     assert one[0]["metrics"]["loss"] == pytest.approx(two[0]["metrics"]["loss"], rel=1e-5)
     first, second = (load_file(f"{out}/space/model.safetensors") for out in ("one", "two"))
     assert first.keys() == second.keys()
+
+
+@pytest.mark.slow
+def test_killed_on_two_processes_and_resumed_on_four(
+    plan: Plan, write_plan: Callable[..., Path], in_tmp: Path
+) -> None:
+    plan["space"]["projection"]["dropout"] = 0.0
+    plan["space"]["dropout"] = 0.0
+    plan["modalities"]["audio"]["encoder"] |= {"dropout": 0.0, "blank": 0.0}
+    plan["checkpoint"] = {"every_steps": 2}
+    file = write_plan(plan)
+    alone = run(file, "alone")
+    devices = ["fabric.devices=2", "fabric.strategy=ddp"]
+    begun = subprocess.Popen(
+        [sys.executable, "-m", "modalign.cli", "align", str(file), "--out", "many", *devices],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        start_new_session=True,
+    )
+    metrics = Path("many/metrics.jsonl")
+    deadline = time.monotonic() + 240
+    while not metrics.is_file() or metrics.read_text().count('"lr"') < 5:
+        assert begun.poll() is None and time.monotonic() < deadline  # noqa: PT018
+        time.sleep(0.02)
+    os.killpg(begun.pid, signal.SIGKILL)
+    begun.wait()
+    many = run(file, "many", "--resume", "fabric.devices=4", "fabric.strategy=ddp")
+    assert [m["step"] for m in many] == [m["step"] for m in alone]
+    for a, b in zip(alone, many, strict=True):
+        assert b["metrics"]["loss"] == pytest.approx(a["metrics"]["loss"], rel=2e-3, abs=1e-4), a["step"]
