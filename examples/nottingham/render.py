@@ -3,7 +3,7 @@
     python examples/nottingham/render.py --out FOLDER/nottingham_audio.parquet
 
 Without them (or with `--plain`) the overtones of modalign-music play, which sound like an organ. The table
-written has the columns of the one read, but `audio` (WAV) instead of `midi`.
+written has the columns of the one read, and `audio` (WAV).
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def main() -> None:
         play = by_fluidsynth(font, given.rate)
     rows = pq.read_table(given.table).to_pylist()
     for row in rows:
-        row["audio"] = {"bytes": play(row.pop("midi")["bytes"], given.seconds), "path": None}
+        row["audio"] = {"bytes": play(row["midi"]["bytes"], given.seconds), "path": None}
     given.out.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(pa.Table.from_pylist(rows), given.out)
     print(f"{given.out}: {len(rows)} tunes")
