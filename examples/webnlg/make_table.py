@@ -2,8 +2,8 @@
 
     python examples/webnlg/make_table.py        # MODALIGN_DATA is the folder of webnlg.parquet
 
-``test`` and ``unseen`` hold every text of a graph; ``test-first`` and ``unseen-first`` are the same graphs with
-their first text alone, as other figures on this data are measured.
+``test`` and ``unseen`` hold every text of a graph; ``test-first`` and ``unseen-first`` are the same graphs
+with their first text alone, as other figures on this data are measured.
 """
 
 from __future__ import annotations

@@ -38,7 +38,7 @@ def read_triples(value: Any, max_triples: int) -> list[Triple]:
             raise BadSample("no triples: empty text")
         if len(text) > MAX_CHARACTERS:
             raise BadSample(f"{len(text)} characters; at most {MAX_CHARACTERS} are read")
-        value = _json(text) if text.startswith(("[", "{")) and not text.startswith("[]") else None
+        value = _json(text) if text[0] in "[{" else None
         rows: Sequence[Any] = _turtle(text, max_triples) if value is None else value
     elif isinstance(value, list | tuple):
         rows = value

@@ -44,7 +44,8 @@ def test_atoms_and_bonds_are_rdkits():
 def test_a_mol_block_is_the_molecule(write, tmp_path):
     block = write(Chem.AddHs(Chem.MolFromSmiles("CC(N)C(=O)O")))
     (tmp_path / "a.mol").write_text(block)
-    for value in (block, block.encode(), tmp_path / "a.mol", (block + "> <x>\ny\n\n$$$$\n").encode()):
+    record = f"{block}> <x>\ny\n\n$$$$\n"
+    for value in (block, block.encode(), tmp_path / "a.mol", record.encode()):
         assert PLAIN.read(value).smiles == Chem.CanonSmiles("CC(N)C(=O)O")
     assert len(PLAIN.read(block).atoms) == 6
 
@@ -59,8 +60,8 @@ def test_a_file_or_a_name_behind_it_makes_no_difference(tmp_path):
     ("value", "reason"),
     [
         ("", "empty"), ("   ", "empty"), ("hello", "not a SMILES"), ("CC(C)(C)(C)C", "more bonds"),
-        ("c1cccc1", "aromatic"), ("C>>N", "reaction"), ("C" * 5000, "at most 4096"), ("C" * 1025, "at most 1024"),
-        ("Ç", "characters"), (5, "int"), (None, "NoneType"), (["C"], "list"),
+        ("c1cccc1", "aromatic"), ("C>>N", "reaction"), ("C" * 5000, "at most 4096"),
+        ("C" * 1025, "at most 1024"), ("Ç", "characters"), (5, "int"), (None, "NoneType"), (["C"], "list"),
     ],
 )  # fmt: skip
 def test_says_why_it_refuses(value, reason, capfd):
