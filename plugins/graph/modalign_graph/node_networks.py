@@ -43,6 +43,9 @@ class _NodeNetwork(Encoder):
         self.convs = nn.ModuleList(layer() for _ in range(layers))
         self.dropout = nn.Dropout(dropout)
         self.last = nn.LayerNorm(width)
+        for name, parameter in self.named_parameters():
+            if name.startswith(("own", "convs")) and name.endswith("bias"):
+                nn.init.zeros_(parameter)  # else biases outweigh what the table's small rows say
 
     def forward(self, batch: Batch) -> Features:
         """``words``, ``values (N, V, K)``, ``edges (N, E, 2)`` and masks -> tokens ``(N, 1, W)``."""

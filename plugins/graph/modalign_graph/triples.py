@@ -93,7 +93,7 @@ def _json(text: str) -> list[Any] | None:
     except RecursionError:
         raise BadSample("lists within lists without end") from None
     except ValueError:
-        if re.match(r"\[\s*[\[\]]", text):
+        if re.match(r"\[\s*\[", text):
             raise BadSample("damaged JSON") from None
         return None
     if not isinstance(found, list):
