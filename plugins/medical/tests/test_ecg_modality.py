@@ -76,6 +76,20 @@ def test_turning_keeps_the_length_of_what_all_leads_say():
     torch.testing.assert_close(turned.norm(dim=1), batch["signal"].norm(dim=1))
 
 
+def test_no_shift_pushes_a_short_clip_out():
+    ecg = Ecg(100, leads=1, shift=0.2)
+    batch = ecg.collate([torch.ones(1, 2), torch.ones(1, 90)] * 20)
+    assert ecg.augment(batch, torch.Generator().manual_seed(0))["mask"].any(1).all()
+
+
+def test_a_lead_is_left():
+    ecg = Ecg(100, leads=2, drop=0.9)
+    batch = ecg.collate([torch.ones(2, 20)] * 60)
+    kept = ecg.augment(batch, torch.Generator().manual_seed(0))["lead_mask"]
+    assert kept.any(1).all()
+    assert not kept.all(1).all()
+
+
 def test_a_shift_moves_what_it_keeps():
     ecg = Ecg(100, leads=1, gain=0, wander=0, noise=0, shift=0.1, drop=0)
     signal = torch.zeros(1, 1, 100)

@@ -46,6 +46,7 @@ def test_sections_of_reports_of_several_lines_and_of_one():
         ("findings", "Clear lungs."),
         ("impression", "Normal chest."),
     ]
+    assert sections("MYFINDINGS: x") == [(None, "MYFINDINGS: x")]
     assert sections("We saw findings: two nodules") == [(None, "We saw findings: two nodules")]
 
 

@@ -71,10 +71,11 @@ def test_without_a_window_the_range_is_used_and_monochrome1_is_inverted():
     np.testing.assert_array_equal(read(files.dicom(PhotometricInterpretation="MONOCHROME1"))[0], 255 - plain)
 
 
-def test_padding_is_black_and_no_part_of_the_range():
+@pytest.mark.parametrize("value", [-3000, 30000])
+def test_padding_is_black_and_no_part_of_the_range(value):
     pixels = files.GREY.copy()
-    pixels[:, :4] = -3000
-    picture = read(files.dicom(pixels, PixelPaddingValue=-3000))[0]
+    pixels[:, :4] = value
+    picture = read(files.dicom(pixels, PixelPaddingValue=value))[0]
     assert (picture[:, :4] == 0).all()
     known = files.GREY[:, 4:].astype(float)
     expected = (known - known.min()) / (known.max() - known.min()) * 255

@@ -99,6 +99,14 @@ def test_pixels_that_are_not_square(resize):
     assert bright.amax(0).tolist() == [29, 29]
 
 
+def test_a_crop_is_square_in_millimetres():
+    tall = np.zeros((30, 40), np.int16)  # 60 mm by 40 mm
+    tall[10:20, 10:30] = 1000
+    bright = (Scan(40, "crop").read(files.dicom(tall, PixelSpacing=[2, 1]))[0] > 127).nonzero()
+    assert bright.amin(0).tolist() == [10, 10]
+    assert bright.amax(0).tolist() == [29, 29]
+
+
 @pytest.mark.parametrize("resize", ["pad", "crop", "squash"])
 @pytest.mark.parametrize("shape", [(1, 1), (1, 3000), (3000, 1), (7, 13)])
 def test_any_shape_gives_the_square(resize, shape):
