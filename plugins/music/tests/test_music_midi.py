@@ -37,15 +37,21 @@ TUNE = [
 ]
 METRE = [symusic.TimeSignature(0, 3, 4)]
 KEY = [symusic.KeySignature(0, -1, 1)]
-TEMPO = [symusic.Tempo(time=0, qpm=120), symusic.Tempo(time=960, qpm=60)]
+TEMPO = [symusic.Tempo(time=0, qpm=240), symusic.Tempo(time=960, qpm=60)]
 
 
 def test_each_beat_is_a_patch():
     content = _file(TUNE, time_signatures=METRE, key_signatures=KEY, tempos=TEMPO[:1])
     body = ["0C4:6 6D4:6", "0F#4:4 4G4:4", "z3", "0C3:24 0G3:24"]
-    assert Midi().read(content).patches == ["K:Dm", "M:3/4", "Q:120", *body]
+    assert Midi().read(content).patches == ["K:Dm", "M:3/4", "Q:240", *body]
     assert Midi(header=False).read(content).patches == body
     assert Midi(header=False, max_patches=2).read(content).patches == body[:2]
+
+
+def test_times_are_rounded_to_a_twelfth_of_a_quarter():
+    late, early = (7 / 12 + d for d in (0.03, -0.03))
+    for at in (late, early):
+        assert Midi(header=False).read(_file([(at, 0.24, 60, 90)])).patches == ["7C4:3"]
 
 
 def test_each_message_is_a_patch():
@@ -68,8 +74,8 @@ def test_programs_and_drums_are_told_apart():
 
 def test_notes_are_in_seconds_and_hear_every_tempo():
     notes = Midi().read(_file(TUNE, tempos=TEMPO)).notes
-    assert np.allclose(notes[:, 0], [0, 0.25, 0.5, 2 / 3, 1 + 3, 1 + 3], atol=2e-3)
-    assert np.allclose(notes[-1], [4, 2, 55, 60], atol=2e-3)
+    assert np.allclose(notes[:, 0], [0, 0.125, 0.25, 1 / 3, 0.5 + 3, 0.5 + 3], atol=2e-3)
+    assert np.allclose(notes[-1], [3.5, 2, 55, 60], atol=2e-3)
 
 
 @pytest.mark.parametrize("name", ["bach/bwv66.6"])

@@ -94,6 +94,21 @@ def test_the_key_says_which_accidentals_are_written():
     assert Score(header=False).read(_musicxml(_stream()))[0].startswith('"Bb7"F=F')
 
 
+def test_an_accidental_is_written_once_in_a_bar_and_taken_back():
+    from music21 import meter, note, stream
+
+    score, part = stream.Score(), stream.Part()
+    for number in (1, 2):
+        measure = stream.Measure(number=number)
+        if number == 1:
+            measure.append(meter.TimeSignature("4/4"))
+        for name in ("F#4", "F#4", "F4", "F#5"):
+            measure.append(note.Note(name, type="quarter"))
+        part.append(measure)
+    score.insert(0, part)
+    assert [bar.strip("|]") for bar in Score(header=False).read(_musicxml(score))] == ["^F2 F2 =F2 ^f2"] * 2
+
+
 def test_zipped_and_plain_musicxml_agree():
     plain = Score().read(XML.encode())
     assert Score().read(mxl()) == plain == Score().read(XML)

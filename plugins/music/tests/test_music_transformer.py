@@ -116,6 +116,19 @@ def test_augment_keeps_a_stretch_of_each_item(seed, lengths):
         assert not patches[~mask].any()
 
 
+def test_stretches_begin_and_end_anywhere():
+    score = Score(crop=0.5, hide=0.0)
+    batch = score.collate([[f"{i}c|" for i in range(20)]] * 50)
+    found = score.augment(batch, torch.Generator().manual_seed(0))
+    kept = [
+        [int(bytes(p).split(b"c")[0]) for p in patches[mask]]
+        for patches, mask in zip(found["patches"], found["mask"], strict=True)
+    ]
+    assert {rows[0] for rows in kept} >= {0, 1, 2, 3}
+    assert {rows[-1] for rows in kept} >= {16, 17, 18, 19}
+    assert min(map(len, kept)) < 14
+
+
 def test_nothing_cropped_or_hidden_is_the_same():
     batch = Score().collate(Score().example(3))
     same = vary(batch, torch.Generator().manual_seed(0), 0.0, 0.0)
