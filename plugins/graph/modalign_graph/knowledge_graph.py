@@ -108,8 +108,8 @@ class KnowledgeGraph(Modality):
         """Triples left out with chance ``drop`` (one stays), the others reordered, as text too."""
         mask = batch["triple_mask"]  # (N, E)
         luck = torch.rand(mask.shape, generator=generator, device=generator.device).to(mask.device)  # (N, E)
-        luck = luck.masked_fill(~mask, 2.0)
-        kept = mask & ((luck >= self.drop) | (luck == luck.amin(1, keepdim=True)))  # (N, E)
+        luck = luck.masked_fill(~mask, -1.0)
+        kept = mask & ((luck >= self.drop) | (luck == luck.amax(1, keepdim=True)))  # (N, E)
         order = torch.rand(mask.shape, generator=generator, device=generator.device).to(mask.device)
         order = order.masked_fill(~kept, 2.0).argsort(1)  # (N, E)
         triples = batch["triples"].gather(1, order.unsqueeze(-1).expand_as(batch["triples"]))  # (N, E, 3)

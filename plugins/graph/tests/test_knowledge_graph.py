@@ -128,6 +128,18 @@ def test_a_variant_is_a_part_in_some_order(graphs, seed):
     assert (mask.sum(1) >= 2).all()
 
 
+def test_a_variant_keeps_most_triples_and_no_thing_without_any():
+    graph = KnowledgeGraph(drop=0.25)
+    item = graph.read([["a", "p", f"b{i}"] for i in range(8)])
+    batch = graph.collate([item] * 100)
+    found = graph.augment(batch, torch.Generator().manual_seed(0))
+    alive = found["triple_mask"].sum(1)
+    assert 0.7 < alive.float().mean() / 8 < 0.8
+    with torch.no_grad():
+        mask = RelationalGNN(width=8, heads=2, buckets=64).eval()(found).mask
+    assert torch.equal(mask.sum(1), 1 + 2 * alive)  # the subject, an object for each triple, the triples
+
+
 @settings(max_examples=10, deadline=None)
 @given(ROWS, st.randoms(use_true_random=False))
 def test_the_order_of_triples_does_not_matter_to_message_passing(rows, draw):
