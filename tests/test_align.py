@@ -314,10 +314,16 @@ def test_a_task_may_have_its_own_data(plan: Plan, in_tmp: Path) -> None:
     found = json.loads(Path("run/report.json").read_text())["chance"]
     assert found["few"]["R@1"] >= 1 / 5
     assert found["retrieval:image->audio"]["R@1"] < 1 / 10
-    assert evaluate(space, "run/plan.yaml")["few"]["chance_R@1"] == pytest.approx(
-        found["few"]["R@1"]
-    )
+    assert evaluate(space, "run/plan.yaml")["few"]["chance_R@1"] == pytest.approx(found["few"]["R@1"])
 
     plan["tasks"][1]["data"]["table"] = "fwe.parquet"
     with pytest.raises(UserError, match=r"tasks.1.data.*no file fwe.parquet.*few.parquet"):
         modalign.align(plan, out="other")
+
+
+def test_a_founder_can_be_trained_again_alone(plan: Plan, in_tmp: Path) -> None:
+    plan["stages"][1]["unfreeze"] = ["text"]
+    modalign.align(plan, out="run")
+    stage = json.loads(Path("run/report.json").read_text())["stages"][1]
+    assert {"projection", "image", "encoder:image"} <= set(stage["unchanged"])
+    assert "text" in stage["trained"]

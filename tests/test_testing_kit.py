@@ -355,6 +355,10 @@ class SharesAll(Universal):
     def add_modality(self, modality, *, founder):
         super().add_modality(modality, founder=True)
 
+    def modality_parameters(self, modality):
+        yield from super().modality_parameters(modality)
+        yield from self.founder_mlp.parameters()
+
 
 class PromisesMore(Linear):
     provides = frozenset({"log_sigma"})

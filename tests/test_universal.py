@@ -41,7 +41,9 @@ def test_published_sizes(preset, dim, shared, founders, later):
     projection.add_modality("text", founder=True)
     assert count(projection.parameters()) == shared + founders
     both = [*projection.modality_parameters("image"), *projection.modality_parameters("text")]
-    assert count(both) == founders
+    assert (
+        count(both) + count(projection.founder_mlp.parameters() if projection.founder_mlp else ()) == founders
+    )
     projection.add_modality("audio", founder=False)
     assert count(projection.modality_parameters("audio")) == later
     assert count(projection.parameters()) == shared + founders + later
@@ -172,9 +174,8 @@ def test_founders_share_the_token_mlp_and_tell_modalities_apart():
     x, mask = inputs()
     assert not torch.allclose(p(x, mask, "image")[0], p(x, mask, "text")[0])
     shared = {id(q) for q in p.founder_mlp.parameters()}
-    assert shared < {id(q) for q in p.modality_parameters("image")}
-    assert shared < {id(q) for q in p.modality_parameters("text")}
-    assert not shared & {id(q) for q in p.modality_parameters("audio")}
+    for modality in ("image", "text", "audio"):  # so that one of them can be trained again alone
+        assert not shared & {id(q) for q in p.modality_parameters(modality)}
 
 
 def test_tokens_are_spread_as_published():

@@ -30,7 +30,7 @@ class Projection(nn.Module, ABC):
         """
 
     def modality_parameters(self, modality: str) -> Iterator[nn.Parameter]:
-        """The parameters made by ``add_modality``, trained in that modality's stage."""
+        """The parameters that are this modality's alone, trained in its stage; all others are shared."""
         return iter(())
 
     @abstractmethod

@@ -116,9 +116,8 @@ class Universal(Projection):
 
     def modality_parameters(self, modality: str) -> Iterator[nn.Parameter]:
         yield self._raw_token(modality)
-        mlp = self._token_mlp(modality)
-        if mlp is not None:
-            yield from mlp.parameters()
+        if (key := f"{modality}_mlp") in self.later_mlps:  # that of founders is shared: the projection's own
+            yield from self.later_mlps[key].parameters()
 
     def token(self, modality: str) -> Tensor:
         """The modality's token as the transformer's width sees it, ``(k, width)``.

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from modalign.contracts import Features
 
-from .reader import Loaded
+from .reader import Embedded, Loaded
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -33,6 +33,8 @@ def _content(loaded: Loaded, start: int, size: int) -> Any:
     last = first + int(loaded.present[start : start + size].sum())
     if loaded.content is None or first == last:
         return None
+    if isinstance(loaded.content, Embedded):
+        return Embedded(loaded.content.vectors[first:last])
     if isinstance(loaded.content, Features):
         return Features(loaded.content.tokens[first:last], loaded.content.mask[first:last])
     return {name: tensor[first:last] for name, tensor in loaded.content.items()}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +20,8 @@ from .stage import Trained
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
+
+    from .anchors import Anchor
 
 Metrics = dict[str, float]
 
@@ -66,7 +68,7 @@ class StageJob:
     trained: Trained
     dataset: Dataset
     epochs: Epochs
-    readers: dict[str, Reader]
+    readers: Mapping[str, Reader | Anchor]
     losses: dict[str, tuple[float, Loss]]
     folder: Path
     on_step: Callable[[int, Metrics], None]

@@ -28,17 +28,27 @@ MEMO_BYTES = 512 * 2**20
 """Decoded items kept in memory, per modality."""
 
 
+@dataclass
+class Embedded:
+    """Embeddings ``(n, D)`` of rows that a stage does not move."""
+
+    vectors: Tensor
+
+
+Content = Batch | Features | Embedded
+
+
 @dataclass  # not frozen: Fabric rebuilds it when it converts inputs to another precision
 class Loaded:
     """One modality of a batch of ``N`` rows.
 
     Inputs:
-        content: the present rows only: a raw batch, features, or None where no row is present.
+        content: the present rows only: a raw batch, features, embeddings, or None where no row is present.
         present: ``(N,)`` bool.
         ids: ``(N,)`` int64, equal where the content is; 0 where it is missing.
     """
 
-    content: Batch | Features | None
+    content: Content | None
     present: Tensor
     ids: Tensor
 
@@ -60,7 +70,9 @@ def id_of(key: bytes) -> int:
     return int.from_bytes(key[:8], "big", signed=True)
 
 
-def to_device(content: Batch | Features, device: torch.device) -> Batch | Features:
+def to_device(content: Content, device: torch.device) -> Content:
+    if isinstance(content, Embedded):
+        return Embedded(content.vectors.to(device))
     if isinstance(content, Features):
         return Features(content.tokens.to(device), content.mask.to(device))
     return {k: v.to(device) for k, v in content.items()}
@@ -256,11 +268,7 @@ class Reader:
             return Loaded(*quick)
         ids, has, parts = [0] * len(rows), [False] * len(rows), []
         for i, row in enumerate(map(int, rows)):
-            cells = self.dataset.cells(self.name, row)
-            if len(cells) > 1:
-                first = choose(len(cells), self.seed, "alternative", self.name, row, epoch)
-                cells = [*cells[first:], *cells[:first]]
-            for cell in cells:
+            for cell in self.alternatives(row, epoch):
                 part = self._part(cell, row, epoch)
                 if part is not None:
                     parts.append(part)
@@ -268,6 +276,14 @@ class Reader:
                     break
         present, numbers = torch.tensor(has, dtype=torch.bool), torch.tensor(ids, dtype=torch.long)
         return self._batch(parts, rows, epoch, present, numbers)
+
+    def alternatives(self, row: int, epoch: int) -> list[Cell]:
+        """The alternatives in a row, the one that is drawn for the epoch first."""
+        cells = self.dataset.cells(self.name, row)
+        if len(cells) > 1:
+            first = choose(len(cells), self.seed, "alternative", self.name, row, epoch)
+            cells = [*cells[first:], *cells[:first]]
+        return cells
 
     def _batch(
         self, parts: list[Any], rows: Sequence[int] | np.ndarray, epoch: int, present: Tensor, ids: Tensor

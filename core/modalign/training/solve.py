@@ -11,6 +11,7 @@ from torch import Tensor
 
 from modalign.alignment import LinearAlignment
 from modalign.closed_form import PARTS, Map, Moments, align_pairs, identity, onto
+from modalign.contracts import Features
 from modalign.projections.pooling import masked_mean
 from modalign.space import Space, inference
 
@@ -96,6 +97,7 @@ def vectors(space: Space, name: str, loaded: Loaded, trained: bool) -> tuple[Ten
     features = to_device(loaded.content, space.logit_scale.device)
     if isinstance(features, dict):
         features = space.encoder(name)(features)
+    assert isinstance(features, Features)  # closed forms take readers as they are
     if trained:
         return masked_mean(features.tokens, features.mask), loaded.present
     return space.project(name, features).vectors, loaded.present

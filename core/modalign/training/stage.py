@@ -14,7 +14,7 @@ from modalign.contracts import Embeddings, Features
 from modalign.space import Space
 
 from .plan import Plan, StagePlan
-from .reader import Loaded
+from .reader import Embedded, Loaded
 
 
 @dataclass(frozen=True)
@@ -136,6 +136,10 @@ class StageModel(nn.Module):
             if self._teaches(name):
                 full["teacher"] = torch.zeros(n, self.space.entry(name).width, device=device)
             return full
+        if isinstance(loaded.content, Embedded):
+            vectors = torch.zeros(n, self.space.dim, device=device)
+            vectors[loaded.present] = loaded.content.vectors.to(vectors)
+            return {"vectors": vectors, "tokens": vectors[:, None], "masks": loaded.present[:, None]}
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.trained.moves(name)):
             features = loaded.content
             if not isinstance(features, Features):

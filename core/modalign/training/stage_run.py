@@ -11,6 +11,7 @@ from typing import Any
 
 from modalign.contracts import Stage
 
+from .anchors import with_anchors
 from .context import Context
 from .data import Dataset
 from .evaluate import TableSplit, build_task
@@ -60,7 +61,8 @@ def run_stage(
         m: run.reader(dataset, m, frozen=f"encoder:{m}" not in trained, augmented=not solved)
         for m in stage.align
     }
-    encoding = encode(run, readers, [int(row) for table in epochs.tables for row in table])
+    rows = [int(row) for table in epochs.tables for row in table]
+    encoding = encode(run, readers, rows)
 
     def on_step(step: int, metrics: Metrics) -> None:
         run.step = step
@@ -82,7 +84,7 @@ def run_stage(
             trained=trained,
             dataset=dataset,
             epochs=epochs,
-            readers=readers,
+            readers=with_anchors(run.space, stage, trained, readers, losses, rows),
             losses=losses,
             folder=run.folder.path,
             on_step=on_step,
