@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 import re
@@ -61,11 +62,12 @@ def _drawn(tune: str) -> bytes:
 
 def draw() -> None:
     """The process: a tune from standard input, a picture to standard output."""
-    import resource
-
     import verovio
 
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    with contextlib.suppress(ImportError):  # Windows has no limits, and leaves no core files
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     verovio.enableLog(verovio.LOG_OFF)
     toolkit = verovio.toolkit()
     toolkit.setInputFrom("abc")
