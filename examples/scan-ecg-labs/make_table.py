@@ -26,9 +26,11 @@ ANALYTES = {  # median, spread of the logarithm
     "sodium": (140, 0.02), "potassium": (4.2, 0.1), "creatinine": (0.9, 0.25), "haemoglobin": (14, 0.1),
     "leucocytes": (7, 0.25), "crp": (3, 0.8), "lactate": (1.2, 0.3), "platelets": (250, 0.25),
 }  # fmt: skip
-PATIENTS = [  # by how many spreads an analyte is moved
-    {}, {"leucocytes": 2.5, "crp": 4.0, "lactate": 2.0}, {"creatinine": 5.0, "potassium": 2.0, "haemoglobin": -2.5},
-]  # fmt: skip
+PATIENTS: list[dict[str, float]] = [  # by how many spreads an analyte is moved
+    {},
+    {"leucocytes": 2.5, "crp": 4.0, "lactate": 2.0},
+    {"creatinine": 5.0, "potassium": 2.0, "haemoglobin": -2.5},
+]
 """Healthy, infected, with failing kidneys."""
 MISSING, UNMEASURED = 0.2, 0.15
 ROWS = {"train": 1800, "val": 90, "test": 270}

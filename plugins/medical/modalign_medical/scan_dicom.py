@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import logging
-import math
 import warnings
 from typing import Any
 
@@ -16,25 +15,12 @@ from pydicom.filereader import read_dataset, read_preamble
 from pydicom.pixels import apply_color_lut, apply_modality_lut, apply_voi, pixel_array
 
 from .files import unpacks_to_more
-from .scan_view import chosen, direction, hung
+from .scan_dicom_header import TAGS, Header, aspect_of, directions
+from .scan_view import chosen, hung
 from .scan_window import WINDOWS, Window, stretched, windowed
 
 logging.getLogger("pydicom").addHandler(logging.NullHandler())
 logging.getLogger("pydicom").propagate = False  # its messages repeat header values
-
-_TAGS = [
-    "Rows", "Columns", "SamplesPerPixel", "PhotometricInterpretation", "PlanarConfiguration", "BitsAllocated",
-    "BitsStored", "HighBit", "PixelRepresentation", "NumberOfFrames", "RescaleSlope", "RescaleIntercept",
-    "ModalityLUTSequence", "VOILUTSequence", "VOILUTFunction", "WindowCenter", "WindowWidth",
-    "PixelPaddingValue", "PixelPaddingRangeLimit", "ImageOrientationPatient", "PatientOrientation",
-    "PixelSpacing", "ImagerPixelSpacing", "PixelAspectRatio", "SharedFunctionalGroupsSequence",
-    "PerFrameFunctionalGroupsSequence", "RedPaletteColorLookupTableDescriptor",
-    "GreenPaletteColorLookupTableDescriptor", "BluePaletteColorLookupTableDescriptor",
-    "RedPaletteColorLookupTableData", "GreenPaletteColorLookupTableData", "BluePaletteColorLookupTableData",
-    "SegmentedRedPaletteColorLookupTableData", "SegmentedGreenPaletteColorLookupTableData",
-    "SegmentedBluePaletteColorLookupTableData",
-]  # fmt: skip
-"""All that is read of the header: nothing of the patient, the study or the institution."""
 
 _DEFLATED, _RLE = "1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.5"
 _MOST_RLE = 8 * 2**20  # bytes of a run-length frame, which may unpack to 64 times as many
@@ -75,7 +61,7 @@ def _read(
     data: bytes, frame: str | int | float, window: Window, orient: bool, max_pixels: int, max_bytes: int
 ) -> tuple[np.ndarray, float]:
     deflated = _is_deflated(data, max_bytes)
-    head = pydicom.dcmread(io.BytesIO(data), stop_before_pixels=True, specific_tags=_TAGS)
+    head = pydicom.dcmread(io.BytesIO(data), stop_before_pixels=True, specific_tags=TAGS)
     rows, columns, samples = (
         int(head.get(k, d)) for k, d in (("Rows", 0), ("Columns", 0), ("SamplesPerPixel", 1))
     )
@@ -87,15 +73,15 @@ def _read(
     _check_frame(data, head, index, rows, columns)
     file = io.BytesIO(data)  # of a file that is not deflated pydicom reads the frame alone
     stored = pixel_array(pydicom.dcmread(file) if deflated else file, index=index)  # (H, W) or (H, W, 3)
-    found = _Header(head, index)
+    found = Header(head, index)
     kind = str(head.get("PhotometricInterpretation", "MONOCHROME2"))
     if kind == "PALETTE COLOR":
         stored = apply_color_lut(stored, head)
     grey = stored.ndim == 2
     picture = _grey(stored, head, found, window, kind == "MONOCHROME1") if grey else _colour(stored)
-    aspect = _aspect(found)
+    aspect = aspect_of(found)
     if orient:
-        picture, swapped = hung(picture, *_directions(found))
+        picture, swapped = hung(picture, *directions(found))
         aspect = 1 / aspect if swapped else aspect
     return picture, aspect
 
@@ -132,34 +118,7 @@ def _check_frame(data: bytes, head: Any, index: int, rows: int, columns: int) ->
         raise BadSample("the picture inside has another size than the header says")
 
 
-class _Header:
-    """Header values of one frame: its own, else those of all frames, else those of the file."""
-
-    def __init__(self, head: Any, index: int) -> None:
-        own, shared = head.get("PerFrameFunctionalGroupsSequence"), head.get("SharedFunctionalGroupsSequence")
-        groups = [own[index]] if own and index < len(own) else []
-        groups += [shared[0]] if shared else []
-        self.places = [
-            item[0] for group in groups for item in (e.value for e in group if e.VR == "SQ") if item
-        ]
-        self.places.append(head)
-
-    def get(self, keyword: str) -> Any:
-        return next(
-            (p[keyword].value for p in self.places if keyword in p and p[keyword].value is not None), None
-        )
-
-    def holder(self, keyword: str) -> Any:
-        return next((p for p in self.places if p.get(keyword)), None)
-
-    def numbers(self, keyword: str) -> list[float]:
-        """Its finite values; none if it is missing."""
-        value = self.get(keyword)
-        values = [] if value is None else [value] if isinstance(value, str | int | float) else list(value)
-        return [float(v) for v in values if math.isfinite(float(v))]
-
-
-def _grey(stored: np.ndarray, head: Any, found: _Header, window: Window, inverted: bool) -> np.ndarray:
+def _grey(stored: np.ndarray, head: Any, found: Header, window: Window, inverted: bool) -> np.ndarray:
     known = _known(stored, found)
     lut = found.holder("ModalityLUTSequence")
     if lut is not None:
@@ -180,7 +139,7 @@ def _grey(stored: np.ndarray, head: Any, found: _Header, window: Window, inverte
 
 
 def _levelled(
-    values: np.ndarray, known: np.ndarray | None, head: Any, found: _Header, window: Window
+    values: np.ndarray, known: np.ndarray | None, head: Any, found: Header, window: Window
 ) -> np.ndarray:
     if window == "range":
         return stretched(values, known)
@@ -201,7 +160,7 @@ def _levelled(
     return stretched(values, known)
 
 
-def _known(stored: np.ndarray, found: _Header) -> np.ndarray | None:
+def _known(stored: np.ndarray, found: Header) -> np.ndarray | None:
     """``(H, W)`` bool: False where the scanner saw nothing (padding); None if the header knows of none."""
     low, high = found.numbers("PixelPaddingValue"), found.numbers("PixelPaddingRangeLimit")
     if not low:
@@ -215,21 +174,3 @@ def _colour(stored: np.ndarray) -> np.ndarray:
     if stored.dtype == np.uint8:
         return stored
     return np.stack([stretched(stored[..., i]) for i in range(3)], -1)  # (H, W, 3)
-
-
-def _directions(found: _Header) -> tuple[Any, Any]:
-    cosines = found.numbers("ImageOrientationPatient")
-    if len(cosines) == 6:
-        return cosines[:3], cosines[3:]
-    letters = found.get("PatientOrientation")
-    if letters is not None and not isinstance(letters, str) and len(letters) == 2:
-        return direction(letters[0]), direction(letters[1])
-    return (0, 0, 0), (0, 0, 0)
-
-
-def _aspect(found: _Header) -> float:
-    for keyword in ("PixelSpacing", "ImagerPixelSpacing", "PixelAspectRatio"):
-        values = found.numbers(keyword)
-        if len(values) == 2 and min(values) > 0 and 0.05 < values[0] / values[1] < 20:
-            return values[0] / values[1]
-    return 1.0
