@@ -4,8 +4,8 @@
     python benchmarks/plain_medical.py                       # mednist, mitbih, cxr_notes
     python benchmarks/plain_medical.py runs/scan-ecg-labs.parquet   # and the constructed table
 
-Regularisation is chosen by cross-validation within the training rows (patients apart where there are
-patients), never on test.
+Regularisation is chosen within the training rows, never on test: by 3-fold cross-validation (mitbih: with
+patients apart), for ridge by leaving one row out.
 """
 
 from __future__ import annotations
