@@ -14,6 +14,7 @@ from modalign.contracts import Batch
 from torch import Generator
 
 from .big_graph import BigGraph, digest, load_graph
+from .neighbours import sample
 from .padding import padded
 
 
@@ -144,33 +145,6 @@ class Node(Modality):
         starts = np.cumsum([0, *(r.stop - r.start for r in rows)])
         values = np.concatenate([graph.values[r] for r in rows])
         return Read(np.array(nodes), starts, words, values, edges, edge_weight, word_weight)
-
-
-def sample(
-    graph: BigGraph, node: int, neighbours: Sequence[int], seed: int
-) -> tuple[list[int], np.ndarray, np.ndarray]:
-    """Nodes around a node, edges ``(E, 2)`` between their places, and those edges' numbers in the graph."""
-    draw = np.random.default_rng((seed, node))
-    starts, ends, numbers = graph.adjacency
-    place, edges, front = {node: 0}, {}, [node]
-    for most in neighbours:
-        fresh = []
-        for v in front:
-            near = np.arange(starts[v], starts[v + 1])
-            if len(near) > most:
-                near = draw.choice(near, most, replace=False)
-            for i in near:
-                u = int(ends[i])
-                if u not in place:
-                    place[u] = len(place)
-                    fresh.append(u)
-                edges[int(numbers[i])] = (place[v], place[u])
-        front = fresh
-    return (
-        list(place),
-        np.array(list(edges.values()), np.int64).reshape(-1, 2),
-        np.array(list(edges), np.int64),
-    )
 
 
 def _number(value: Any) -> int:

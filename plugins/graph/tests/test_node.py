@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from modalign import BadSample, UserError
 from modalign_graph.big_graph import load_graph
 from modalign_graph.communities import keep_weights, louvain, strengths
-from modalign_graph.node import Node, sample
+from modalign_graph.neighbours import sample
+from modalign_graph.node import Node
 from modalign_graph.node_networks import GAT, GraphConv
 
 torch.set_num_threads(1)
