@@ -1,4 +1,4 @@
-"""Reading speed: items per second of each reader beside the bare call of the library below it.
+"""Reading speed: items per CPU second of each reader beside the bare call of the library below it.
 
     python benchmarks/read_music.py [--seconds 2]
 
@@ -63,13 +63,13 @@ def parse_kern(text: str) -> Any:
 
 
 def rate(call: Callable[[], Any], seconds: float) -> float:
-    """Calls per second, the first not counted."""
+    """Calls per second of CPU, the first not counted."""
     call()
-    count, start = 0, time.perf_counter()
-    while time.perf_counter() - start < seconds:
+    count, start = 0, time.process_time()
+    while time.process_time() - start < seconds:
         call()
         count += 1
-    return count / (time.perf_counter() - start)
+    return count / (time.process_time() - start)
 
 
 def main() -> None:
