@@ -1,6 +1,6 @@
 """Broken molecules, triples and graphs, and a child process that reads them within limits.
 
-python broken_graphs.py KIND N
+python broken_graphs.py N KIND...
 """
 
 # ruff: noqa: E501
@@ -269,4 +269,5 @@ def read_all(kind: str, n: int) -> dict[str, object]:
 
 
 if __name__ == "__main__":
-    sys.stdout.write(json.dumps(read_all(sys.argv[1], int(sys.argv[2]))))
+    found = {kind: read_all(kind, int(sys.argv[1])) for kind in sys.argv[2:]}
+    sys.stdout.write(json.dumps(found))
