@@ -21,6 +21,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression, Ridge
 
 FOLDER = Path(os.environ.get("MODALIGN_DATA", "../shared/data"))
+KEYS = Path(__file__).parents[1] / "runs" / "nottingham.parquet"
 
 
 def embedded(texts: list[str]) -> np.ndarray:
@@ -80,8 +81,8 @@ def probes(features: dict, table: dict) -> None:
 def main() -> None:
     plain = pd.read_parquet(FOLDER / "nottingham.parquet").rename(columns={"abc_notes_only": "score"})
     tables = {"tunes as they are": plain}
-    if (FOLDER / "nottingham_keys.parquet").exists():
-        tables["tunes in other keys too"] = pd.read_parquet(FOLDER / "nottingham_keys.parquet")
+    if KEYS.exists():
+        tables["tunes in other keys too"] = pd.read_parquet(KEYS)
     for name, whole in tables.items():
         table = {split: whole[whole.split == split] for split in ("train", "val", "test")}
         words = TfidfVectorizer(

@@ -1,6 +1,6 @@
 """Nottingham's tunes, those of the training split in other keys too, as one Parquet table.
 
-    python examples/nottingham/make_table.py --out FOLDER/nottingham_keys.parquet
+    python examples/nottingham/make_table.py
 
 `score` is `abc_notes_only`, which tells neither metre nor key; each training tune is there in its own key
 and transposed into others, its MIDI, its text and its label `key` changed with it. `facts` holds what a
@@ -19,6 +19,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+ROOT = Path(__file__).parents[2]
 LETTERS = "CDEFGAB"
 SHARPS = {  # of a major key's signature; minor keys have three fewer
     "C": 0, "G": 1, "D": 2, "A": 3, "E": 4, "B": 5, "F": -1, "Bb": -2, "Eb": -3, "Ab": -4,
@@ -117,7 +118,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     default = Path(os.environ.get("MODALIGN_DATA", "../shared/data")) / "nottingham.parquet"
     parser.add_argument("--table", type=Path, default=default, help=f"default: {default}")
-    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--out", type=Path, default=ROOT / "runs" / "nottingham.parquet")
     parser.add_argument("--copies", type=int, default=4, help="of each training tune, in other keys")
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()

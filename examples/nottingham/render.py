@@ -1,6 +1,6 @@
 """Sound of the tunes: a table's MIDI files as WAV, by FluidSynth where it and a soundfont are installed.
 
-    python examples/nottingham/render.py --out FOLDER/nottingham_audio.parquet
+    python examples/nottingham/render.py
 
 Without them (or with `--plain`) the overtones of modalign-music play, which sound like an organ. The table
 written has the columns of the one read, and `audio` (WAV).
@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 from modalign_music.midi import Midi
 from modalign_music.sound import wav
 
+ROOT = Path(__file__).parents[2]
 SOUNDFONTS = ("/usr/share/sounds/sf2", "/usr/share/soundfonts", "/usr/local/share/soundfonts")
 
 
@@ -56,7 +57,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     default = Path(os.environ.get("MODALIGN_DATA", "../shared/data")) / "nottingham.parquet"
     parser.add_argument("--table", type=Path, default=default, help=f"default: {default}")
-    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--out", type=Path, default=ROOT / "runs" / "nottingham-audio.parquet")
     parser.add_argument("--seconds", type=float, default=10.0, help="of each tune, from its beginning")
     parser.add_argument("--rate", type=int, default=16000, help="samples per second")
     parser.add_argument("--soundfont", type=Path, help="an .sf2 or .sf3 file for FluidSynth")
