@@ -24,8 +24,8 @@ class HFAudio(Encoder):
 
     wav2vec2 (arXiv 2006.11477), HuBERT (2106.07447), MERT (2306.00107), WavLM (2110.13900), AST
     (2104.01778), the encoder of Whisper (2212.04356) and the audio tower of CLAP (2211.06687). Clips longer
-    than the model's window (Whisper 30 s, AST and CLAP 10 s) are cut. Prefer it over ``logmel-cnn`` whenever its weights
-    can be had: HuBERT or WavLM for speech, AST or CLAP for sounds, MERT for music.
+    than the model's window (Whisper 30 s, AST and CLAP 10 s) are cut. Prefer it over ``logmel-cnn`` whenever
+    its weights can be had: HuBERT or WavLM for speech, AST or CLAP for sounds, MERT for music.
 
     Inputs:
         model: a hub id such as ``facebook/hubert-base-ls960``, or a folder with config.json and weights.
