@@ -30,7 +30,7 @@ class Linearised(Encoder):
 
     def __init__(
         self,
-        model: str = "minilm",
+        model: str,
         max_tokens: int = 256,
         weights: bool = True,
         lora: int = 0,

@@ -185,7 +185,7 @@ def test_linearised_is_the_text_encoder_on_sentences():
     from modalign_text.modality import Text
 
     item = GRAPH.read([list(row) for row in TRIPLES])
-    encoder, text = Linearised(), Text()
+    encoder, text = Linearised("minilm"), Text()
     with torch.no_grad():
         found = encoder.eval()(GRAPH.collate([item])).tokens
         want = MiniLM().eval()(text.collate([sentences(item.triples)])).tokens
@@ -199,7 +199,7 @@ def test_linearised_says_what_to_install(monkeypatch):
 
     monkeypatch.setitem(sys.modules, "modalign_text.hf_text", None)
     with pytest.raises(UserError, match=r"modalign-graph\[text\]"):
-        Linearised()
+        Linearised("minilm")
 
 
 def test_says_which_arguments_are_wrong():
