@@ -13,7 +13,8 @@ from modalign.losses import InfoNCE
 from modalign.space import Space
 from modalign.training import stage_run
 from modalign.training.anchors import Anchor, with_anchors
-from modalign.training.reader import Loaded, Reader
+from modalign.training.content import Loaded
+from modalign.training.reader import Reader
 
 Plan = dict[str, Any]
 

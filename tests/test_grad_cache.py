@@ -14,8 +14,8 @@ from modalign import Embeddings, Features
 from modalign.losses import InfoNCE
 from modalign.space import Space, SpaceModality
 from modalign.spec import Spec
+from modalign.training.content import Loaded
 from modalign.training.grad_cache import cached_backward, join, split
-from modalign.training.reader import Loaded
 from modalign.training.stage import StageModel, Trained, embeddings
 
 Plan = dict[str, Any]

@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 from modalign.cli.main import main
 from modalign.contracts import Features
 from modalign.projections.pooling import masked_mean
+from modalign.training.content import Loaded
 from modalign.training.latent_mix import mix
-from modalign.training.reader import Loaded
 
 Plan = dict[str, Any]
 

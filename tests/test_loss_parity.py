@@ -16,8 +16,8 @@ import torch
 from lightning_fabric import Fabric
 from modalign import Embeddings
 from modalign.plugin import loader
+from modalign.training.content import Loaded
 from modalign.training.gather import gather_rows, pad_tokens
-from modalign.training.reader import Loaded
 from modalign.training.stage import embeddings
 from torch import Tensor, nn
 from torch.nn.functional import normalize

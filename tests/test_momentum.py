@@ -19,9 +19,9 @@ from modalign.space import Space, SpaceModality
 from modalign.spec import Spec
 from modalign.testing.loss import CHECKS
 from modalign.training.checkpoint import latest_checkpoint
+from modalign.training.content import Loaded
 from modalign.training.job import RunFailed
 from modalign.training.key_tower import KeyTower, build_key_tower
-from modalign.training.reader import Loaded
 from modalign.training.stage import StageModel, Trained
 from torch.nn.functional import cross_entropy, normalize
 

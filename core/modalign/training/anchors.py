@@ -11,9 +11,10 @@ from torch import Tensor
 from modalign.contracts import Loss
 from modalign.space import Space
 
+from .content import Embedded, Loaded, id_of
 from .evaluate import embed_items
 from .plan import StagePlan
-from .reader import Embedded, Loaded, Reader, id_of
+from .reader import Reader
 from .stage import Trained
 
 MOST_BYTES = 1 << 30

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .content import Loaded
 from .job import StageJob
 from .latent_mix import mix
-from .reader import Loaded
 from .sampler import seed_of
 
 

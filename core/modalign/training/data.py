@@ -26,6 +26,11 @@ class Dataset:
     def __len__(self) -> int:
         return sum(len(t) for t in self.tables)
 
+    @property
+    def columns(self) -> list[str]:
+        """Every column of every table, sorted."""
+        return sorted({name for table in self.tables for name in table.arrow.column_names})
+
     def locate(self, row: int) -> tuple[Table, int]:
         if len(self.tables) == 1:
             return self.tables[0], row

@@ -14,10 +14,11 @@ from torch import Tensor
 from modalign.space import inference
 from modalign.space_files import load
 
+from .content import stack
 from .data import Dataset
 from .plan import Data
 from .quarantine import Quarantine
-from .reader import Reader, stack
+from .reader import Reader
 
 
 def embed_values(space: str, modality: str, values: Sequence[str], out: Path, batch_size: int) -> int:

@@ -15,9 +15,10 @@ from modalign.errors import UserError, suggest
 from modalign.plugin import loader
 from modalign.space import Space, inference
 
+from .content import stack
 from .data import Cell, Dataset
 from .plan import TaskPlan
-from .reader import CHUNK, Reader, stack
+from .reader import CHUNK, Reader
 
 log = logging.getLogger("modalign")
 
@@ -68,12 +69,10 @@ class TableSplit:
         """The same rows and embeddings with the classes of another column; None: with these."""
         if column in (None, self.column):
             return self
-        known = {name for table in self.dataset.tables for name in table.arrow.column_names}
+        known = self.dataset.columns
         if column not in known:
-            raise UserError(
-                f"the data have no column {column!r}{suggest(column, known)} "
-                f"(they have: {', '.join(sorted(known))})"
-            )
+            near = f"{suggest(column, known)} (they have: {', '.join(known)})"
+            raise UserError(f"the data have no column {column!r}{near}")
         return replace(self, column=column, _others={})
 
     def other(self, name: str) -> TableSplit:

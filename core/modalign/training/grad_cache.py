@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from modalign.contracts import Features
 
-from .reader import Embedded, Loaded
+from .content import Embedded, Loaded
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from modalign.contracts import Loss
 
+from .content import Loaded
 from .grad_cache import Outputs, join, split
 from .job import RunFailed
-from .reader import Loaded
 from .stage import StageModel
 
 

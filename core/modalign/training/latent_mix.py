@@ -9,7 +9,7 @@ from torch import Tensor
 
 from modalign.contracts import Features
 
-from .reader import Loaded
+from .content import Loaded
 
 ODD = (-7046029254386353131, -4417276706812531889)
 """Two odd multipliers that spread 64-bit integers."""

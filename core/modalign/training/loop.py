@@ -16,6 +16,7 @@ from modalign.contracts import Embeddings, Loss
 from modalign.space_files import weights
 
 from .batches import RowBatch, batches
+from .content import Loaded, to_device
 from .gather import gather_rows, pad_tokens
 from .grad_cache import Outputs, cached_backward
 from .job import Metrics, Position, RunFailed, StageJob, steps_per_epoch
@@ -23,7 +24,6 @@ from .key_tower import build_key_tower
 from .memory import ChunkSize
 from .optim import build_optimizer, build_schedule
 from .prefetch import Prefetcher
-from .reader import Loaded, to_device
 from .rng import restore_rng, rng_state, seed_all, seeded
 from .stage import StageModel, embeddings, stage_pairs
 

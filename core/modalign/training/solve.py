@@ -15,9 +15,10 @@ from modalign.contracts import Features
 from modalign.projections.pooling import masked_mean
 from modalign.space import Space, inference
 
+from .content import Loaded, to_device
 from .job import Position, RunFailed
 from .plan import StagePlan
-from .reader import Loaded, Reader, to_device
+from .reader import Reader
 from .sampler import Epochs
 from .stage import Trained, stage_pairs
 

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from modalign.contracts import Embeddings, Features
 from modalign.space import Space
 
+from .content import Embedded, Loaded
 from .plan import Plan, StagePlan
-from .reader import Embedded, Loaded
 
 
 @dataclass(frozen=True)

@@ -123,9 +123,9 @@ def check_split(dataset: Dataset, split: str, place: Place) -> Iterator[Problem]
 
 
 def check_column(dataset: Dataset, column: str | None, place: Place) -> Iterator[Problem]:
-    known = {name for table in dataset.tables for name in table.arrow.column_names}
+    known = dataset.columns
     if column is not None and column not in known:
-        have = ", ".join(sorted(known))
+        have = ", ".join(known)
         yield Meaning(
             place, f"the data have no column '{column}'{suggest(column, known)} (they have: {have})"
         )
