@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 from digits_sum import plans
 from modalign import Space
 from modalign.combine import combined
-from modalign.training.table import locate
+from modalign.training.table_files import locate
 
 PLAN = Path(__file__).with_name("m3_emoji.yaml")
 

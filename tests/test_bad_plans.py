@@ -97,7 +97,7 @@ BAD: dict[str, tuple[Callable[[Plan], None], list[str]]] = {
     "no data": (_drop("data"), ["stages.0.data", "there is no data"]),
     "table and tables": (
         _set("data", "tables", to={"train": "a.csv"}),
-        ["data", "either 'table' or 'tables'"],
+        ["data", "either 'table', 'tables' or 'dataset'"],
     ),
     "unset variable": (_set("data", "table", to="${NOT_SET_ANYWHERE}/a.csv"), ["NOT_SET_ANYWHERE", "export"]),
     "wrong kind of table": (_set("data", "table", to=__file__), [".py", ".parquet"]),

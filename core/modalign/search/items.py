@@ -9,8 +9,10 @@ from pathlib import Path
 
 from modalign.errors import UserError
 from modalign.space import Space
-from modalign.training.plan import Source
-from modalign.training.table import READERS, Cell, Table
+from modalign.training.cells import Cell
+from modalign.training.data_plan import Source
+from modalign.training.table import Table
+from modalign.training.table_files import READERS
 
 ABOUT, ITEMS = "index.json", "items.parquet"
 """The files that make a folder an index."""

@@ -143,6 +143,9 @@ def absolute_paths(plan: Any, folder: Path) -> Any:
             for key in ("table", "root"):
                 if isinstance(done.get(key), str):
                     done[key] = absolute(done[key])
+            dataset = done.get("dataset")
+            if isinstance(dataset, dict) and (folder / str(dataset.get("name"))).is_dir():
+                done["dataset"] = {**dataset, "name": absolute(str(dataset["name"]))}
             if isinstance(done.get("tables"), dict):
                 done["tables"] = {split: absolute(path) for split, path in done["tables"].items()}
         return done

@@ -65,11 +65,24 @@ class Context:
         if self.metrics is not None:
             self.metrics.append(stage, self.step, metrics)
 
-    def reader(self, dataset: Dataset, name: str, *, frozen: bool = True, augmented: bool = False) -> Reader:
-        """The reader of a modality; the same one as long as its encoder does not change."""
+    def reader(
+        self,
+        dataset: Dataset,
+        name: str,
+        *,
+        frozen: bool = True,
+        augmented: bool = False,
+        cached: bool = True,
+    ) -> Reader:
+        """The reader of a modality; the same one as long as its encoder does not change.
+
+        Inputs:
+            cached: False for more rows than a feature cache should hold.
+        """
         plan = self.plan.modalities.get(name)
         augment = plan.augment if plan and augmented else False
-        views = augment.views if isinstance(augment, Views) and frozen else 0
+        cached = cached and frozen and self.plan.cache
+        views = augment.views if isinstance(augment, Views) and frozen and cached else 0
         anew = bool(augment) and not views
 
         def build() -> Reader:
@@ -79,14 +92,14 @@ class Context:
                 dataset,
                 self.quarantine,
                 seed=self.plan.seed,
-                cached=frozen and self.plan.cache and not anew,
+                cached=cached and not anew,
                 views=views,
                 augment=anew,
             )
 
         if not frozen:
             return build()
-        key = (id(dataset), name, f"{views} {anew} {self.space.encoder(name).fingerprint()}")
+        key = (id(dataset), name, f"{views} {anew} {cached} {self.space.encoder(name).fingerprint()}")
         if key not in self._readers:
             self._readers[key] = build()
         return self._readers[key]

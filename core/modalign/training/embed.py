@@ -16,7 +16,7 @@ from modalign.space_files import load
 
 from .content import stack
 from .data import Dataset
-from .plan import Data
+from .data_plan import Data
 from .quarantine import Quarantine
 from .reader import Reader
 

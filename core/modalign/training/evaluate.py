@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -42,7 +43,7 @@ class TableSplit:
 
     @property
     def row_numbers(self) -> list[int]:
-        return self.dataset.splits.get(self.name, [])
+        return [int(row) for row in self.dataset.splits.get(self.name, ())]
 
     @property
     def rows(self) -> int:
@@ -52,14 +53,14 @@ class TableSplit:
     def labels(self) -> Tensor | None:
         if self._named is None:
             return None
-        return torch.tensor([self._named[1][row] for row in self.row_numbers])
+        return torch.from_numpy(self._named[1][self.row_numbers])
 
     @property
     def classes(self) -> tuple[str, ...]:
         return () if self._named is None else self._named[0]
 
     @cached_property
-    def _named(self) -> tuple[tuple[str, ...], list[int]] | None:
+    def _named(self) -> tuple[tuple[str, ...], np.ndarray] | None:
         """The names of the classes, and the class of every row of the dataset."""
         if self.column is not None:
             return self.dataset.labelled(self.column)

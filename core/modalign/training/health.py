@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
+
 from .data import Dataset
 
 MOST_CELLS = 200_000
@@ -19,10 +21,10 @@ def health(dataset: Dataset, modalities: Iterable[str]) -> list[dict[str, Any]]:
     rows = []
     splits = dict(sorted(dataset.splits.items(), key=lambda pair: pair[0] != "train"))
     for modality in modalities:
-        filled = [f for table in dataset.tables for f in table.filled(modality)]
+        filled = np.concatenate([table.filled(modality) for table in dataset.tables])
         seen: set[bytes] = set()
         for split, numbers in splits.items():
-            has = [row for row in numbers if filled[row]]
+            has = np.asarray(numbers)[filled[np.asarray(numbers)]].tolist()
             about: dict[str, Any] = {"modality": modality, "split": split, "rows": len(numbers)}
             about["missing"] = len(numbers) - len(has)
             if len(dataset) <= MOST_CELLS:

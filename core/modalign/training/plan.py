@@ -17,75 +17,11 @@ from pydantic import (
 
 from modalign.spec import Spec
 
+from .data_plan import Data, Part
+
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_-]*$"
 Name = Annotated[str, Field(pattern=NAME)]
 Component = Annotated[Spec, PlainValidator(Spec.of), PlainSerializer(lambda spec: spec.value())]
-
-
-class Part(BaseModel):
-    """One mapping of the plan; an unknown key is an error."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class SplitBy(BaseModel):
-    """Splits by a column's values: ``{column: speaker, test: [ada]}``; all other rows are in ``train``."""
-
-    model_config = ConfigDict(extra="allow", frozen=True)
-    __pydantic_extra__: dict[str, list[str | int | float | bool]]
-    column: str
-
-    def split_of(self, value: Any) -> str:
-        named = self.__pydantic_extra__ or {}
-        return next((split for split, values in named.items() if value in values), "train")
-
-
-class Source(Part):
-    """A table of paired samples: Parquet, CSV or JSON lines."""
-
-    table: str | None = None
-    """One file with all splits; a path relative to the plan, ``${VARIABLE}`` allowed."""
-    tables: dict[str, str] | None = None
-    """One file per split, instead of ``table``."""
-    split: str | SplitBy | None = None
-    """The column of ``table`` that names the split; without it every row is in ``train``."""
-    columns: dict[str, str] | None = None
-    """Which column holds which modality; by default the column of the modality's own name."""
-    label: str | None = None
-    """The column of class labels, for tasks and losses that need them."""
-    root: str | None = None
-    """The folder that paths in cells are relative to; by default the table's."""
-    weight: Annotated[float, Field(gt=0)] | None = None
-    """The share of a mixture; by default the number of rows."""
-
-
-class Data(Source):
-    """What a run or a stage learns from and is measured on."""
-
-    mix: list[Source] | None = None
-    """Several tables instead of one; what they leave out they take from here."""
-    max_bad: Annotated[float, Field(ge=0, le=1)] = 0.05
-    """The share of unreadable samples in one column above which the run stops."""
-
-    @model_validator(mode="after")
-    def _one_source(self) -> Data:
-        for source in self.sources():
-            if (source.table is None) == (source.tables is None):
-                raise ValueError(
-                    "name either 'table' or 'tables'" + (" in every part of 'mix'" if self.mix else "")
-                )
-        if self.mix is not None and (self.table or self.tables):
-            raise ValueError("'mix' stands instead of 'table' and 'tables'")
-        return self
-
-    def sources(self) -> list[Source]:
-        """The tables, each complete."""
-        if self.mix is None:
-            return [self]
-        shared = {key: getattr(self, key) for key in ("split", "columns", "label", "root")}
-        return [
-            s.model_copy(update={k: v for k, v in shared.items() if getattr(s, k) is None}) for s in self.mix
-        ]
 
 
 class Views(Part):
@@ -174,6 +110,8 @@ class StagePlan(Part):
     """Rows that encoders and projection see at once, on each device, while the loss sees the whole
     batch (GradCache): less memory for one more forward pass. None: all at once."""
     accumulate: Annotated[int, Field(ge=1)] = 1
+    bucket_by: str | None = None
+    """A modality: batches hold rows in which it is of like size, so that less of them is padding."""
     latent_mix: Annotated[float, Field(gt=0)] | None = None
     """Train on mixtures of two rows' features (FuseMix), in shares drawn from Beta(alpha, alpha):
     this is alpha. Frozen encoders with cached features only."""
@@ -278,6 +216,8 @@ class Plan(Part):
     track: TrackPlan = TrackPlan()
     checkpoint: CheckpointPlan = CheckpointPlan()
     plugins: PluginsPlan = PluginsPlan()
+    workers: Annotated[int, Field(ge=0)] = 0
+    """Processes that read and decode samples ahead; 0: a thread of the run's own. Changes no result."""
     cache: bool = True
     """Keep the features of frozen encoders on disk."""
     max_nonfinite: Annotated[int, Field(ge=0)] = 10

@@ -62,3 +62,7 @@ class Prefetcher(Generic[T]):
             self._queue.put((False, error))
         else:
             self._queue.put((False, None))
+        finally:
+            close = getattr(self._source, "close", None)  # a generator may hold processes
+            if close is not None:
+                close()

@@ -24,6 +24,8 @@ class Quarantine:
         self.path = path
         self.rows: dict[tuple[str, int, str], str] = {}
         self._counts: dict[tuple[str, str], int] = {}
+        self._written: set[tuple[str, str, str]] = set()
+        self._read = 0
 
     def _count(self, table: str, row: int, modality: str, reason: str) -> bool:
         if (table, row, modality) in self.rows:
@@ -57,12 +59,15 @@ class Quarantine:
             return
         new = not self.path.exists()
         if not new:  # an interrupted run, or another process of this one, may have noted it
-            with self.path.open(newline="", encoding="utf-8") as file:
-                if any(
-                    (r["table"], r["row"], r["modality"]) == (row[0], str(row[1]), row[2])
-                    for r in csv.DictReader(file)
-                ):
-                    return
+            with self.path.open("rb") as written:
+                written.seek(self._read)
+                more = written.read()
+            self._read += len(more)
+            self._written |= {
+                (r[0], r[1], r[2]) for r in csv.reader(more.decode().splitlines()) if len(r) > 3
+            }
+            if (row[0], str(row[1]), row[2]) in self._written:
+                return
         with self.path.open("a", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             if new:

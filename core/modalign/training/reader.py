@@ -20,7 +20,7 @@ from .data import Cell, Dataset
 from .feature_cache import FeatureCache
 from .feature_rows import FeatureRows
 from .quarantine import Quarantine
-from .sampler import choose, seed_of
+from .seeds import choose, seed_of
 
 CHUNK = 32
 """Samples encoded together. Fixed, so that a sample's features never depend on an interruption."""
@@ -57,9 +57,9 @@ class Reader:
         self.wanted, self.missed = 0, 0
         self._bad: dict[bytes, str] = {}
         self._items: dict[bytes, Any] = {}
-        self._room = MEMO_BYTES
+        self._room = 0 if dataset.streamed else MEMO_BYTES
         self._rows: FeatureRows | None = None
-        self._cells = {table.path: sum(table.filled(name)) for table in dataset.tables}
+        self._cells = {table.path: int(table.filled(name).sum()) for table in dataset.tables}
 
     def _cache_name(self) -> tuple[str, dict[str, Any]]:
         entry, encoder = self.space.entry(self.name), self.space.encoder(self.name)
@@ -97,6 +97,10 @@ class Reader:
             return None
         self._memo(key, item)
         return item
+
+    def keep_nothing(self) -> None:
+        """Forget every decoded item, and keep none from now on."""
+        self._items, self._room = {}, 0
 
     def cells(self, row: int) -> list[Cell]:
         """The alternatives in a row that are not known to be unreadable; those that are get noted."""

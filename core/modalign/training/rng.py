@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from .sampler import seed_of
+from .seeds import seed_of
 
 
 def seed_all(*parts: object) -> None:

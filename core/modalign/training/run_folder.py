@@ -18,7 +18,7 @@ from .build import differences
 
 log = logging.getLogger("modalign")
 
-RESUMABLE = ("track", "checkpoint", "fabric", "max_nonfinite", "data.max_bad")
+RESUMABLE = ("track", "checkpoint", "fabric", "max_nonfinite", "data.max_bad", "workers")
 """What a resumed run's plan may change."""
 MARK = ".run"
 """The file that makes a folder a run's: digests of what the run was started with."""

@@ -88,7 +88,7 @@ def shares(epochs: Epochs, rank: int, world: int) -> Iterator[tuple[np.ndarray, 
     for table, count in zip(epochs.tables, epochs.counts, strict=True):
         mine = table[rank::world]
         for start in range(0, len(mine), ROWS):
-            yield mine[start : start + ROWS], float(count) / len(table)
+            yield np.asarray(mine[start : start + ROWS]), float(count) / len(table)
 
 
 def vectors(space: Space, name: str, loaded: Loaded, trained: bool) -> tuple[Tensor | None, Tensor]:

@@ -58,10 +58,16 @@ def run_stage(
     )
     run.event("stage_started", stage=told)
     readers = {
-        m: run.reader(dataset, m, frozen=f"encoder:{m}" not in trained, augmented=not solved)
+        m: run.reader(
+            dataset,
+            m,
+            frozen=f"encoder:{m}" not in trained,
+            augmented=not solved,
+            cached=not epochs.streamed,
+        )
         for m in stage.align
     }
-    rows = [int(row) for table in epochs.tables for row in table]
+    rows = [] if epochs.streamed else [int(row) for table in epochs.tables for row in table]
     encoding = encode(run, readers, rows)
 
     def on_step(step: int, metrics: Metrics) -> None:
@@ -128,7 +134,16 @@ def stage_epochs(seed: int, stage: StagePlan, dataset: Dataset) -> Epochs:
         RunFailed: if there are none.
     """
     usable = dataset.usable("train", stage.align, min(2, len(stage.align)))
-    epochs = Epochs(usable, dataset.weights, stage.batch_size, seed, stage.name)
+    by = stage.bucket_by
+    epochs = Epochs(
+        usable,
+        dataset.weights,
+        stage.batch_size,
+        seed,
+        stage.name,
+        orders=dataset.orders(usable, seed, stage.name),
+        size_of=None if by is None else lambda rows: dataset.sizes(by, rows),
+    )
     if epochs.size == 0:
         raise RunFailed(f"stage {stage.name}: no row of split 'train' holds two of {', '.join(stage.align)}")
     rows = len(dataset.splits.get("train", ()))

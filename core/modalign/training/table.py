@@ -1,122 +1,22 @@
-"""One table of paired samples: its files, its splits, what its cells hold."""
+"""One table in memory: its cells by row and modality, its splits, its labels."""
 
 from __future__ import annotations
 
 import hashlib
-import json
-import math
-import os
-import re
 from collections.abc import Iterable
-from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.csv
-import pyarrow.json
-import pyarrow.parquet
 
 from modalign.errors import UserError, suggest
 
-from .plan import Source, SplitBy
-
-READERS = (".parquet", ".csv", ".jsonl", ".json")
-
-
-def locate(path: str, folder: Path) -> Path:
-    """A plan's path: ``${VARIABLE}`` and ``~`` replaced, relative to ``folder``.
-
-    Raises:
-        UserError: if a variable is not set or there is no such file.
-    """
-    missing = [v for v in re.findall(r"\$\{(\w+)\}", path) if v not in os.environ]
-    if missing:
-        raise UserError(
-            f"{path}: the environment variable {missing[0]} is not set; export {missing[0]}=FOLDER"
-        )
-    found = folder / Path(os.path.expandvars(path)).expanduser()
-    if not found.is_file():
-        there = [p.name for p in found.parent.iterdir()] if found.parent.is_dir() else []
-        raise UserError(f"there is no file {path} (looked for {found}){suggest(found.name, there)}")
-    return found
-
-
-def read_table(path: Path, text: Iterable[str] = ()) -> pa.Table:
-    """A Parquet, CSV or JSON-lines file as an Arrow table.
-
-    Inputs:
-        text: columns of a CSV file that are text whatever they look like. Only an empty CSV field
-            is missing: "null" and "NA" are words.
-
-    Raises:
-        UserError: if it is of another kind or damaged.
-    """
-    kind = path.suffix.lower()
-    if kind not in READERS:
-        raise UserError(f"{path.name}: cannot read '{path.suffix}' tables; use one of {', '.join(READERS)}")
-    try:
-        if kind == ".parquet":
-            return pyarrow.parquet.read_table(path)
-        if kind == ".csv":
-            types = {column: pa.string() for column in text}
-            options = pa.csv.ConvertOptions(null_values=[""], strings_can_be_null=True, column_types=types)
-            return pyarrow.csv.read_csv(path, convert_options=options)
-        return pyarrow.json.read_json(path)
-    except (pa.ArrowException, OSError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"{path.name}: not a readable {path.suffix[1:]} table: {reason}") from None
-
-
-def _label(value: Any, column: str | None) -> str | None:
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return None
-    if isinstance(value, list | dict):
-        raise UserError(f"the label column '{column}' holds {type(value).__name__}s; a row has one label")
-    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
-
-
-def _numeric(value: Any) -> bool:
-    """Whether a list is an array (of any depth, with holes) rather than a list of alternatives."""
-    for one in value:
-        if isinstance(one, list):
-            return _numeric(one)
-        if one is not None:
-            return isinstance(one, int | float)
-    return False
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One alternative of one modality in one row, not yet read."""
-
-    value: Any
-    """bytes, a ``Path`` or a literal: what ``Modality.read`` takes."""
-
-    @cached_property
-    def key(self) -> bytes:
-        """16 bytes that are equal where the content is equal."""
-        value = self.value
-        if isinstance(value, Path):
-            try:
-                value = value.read_bytes()
-            except OSError:
-                value = str(value).encode()  # unreadable: reading it gives the reason
-        elif isinstance(value, str):
-            value = b"s" + value.encode(errors="surrogatepass")
-        elif not isinstance(value, bytes):
-            value = b"j" + json.dumps(value, sort_keys=True, default=str).encode()
-        return hashlib.blake2b(value, digest_size=16).digest()
-
-    @property
-    def size(self) -> int:
-        """A rough size in bytes, to read like beside like."""
-        value = self.value
-        if isinstance(value, Path):
-            return value.stat().st_size if value.is_file() else 0
-        return len(value) if isinstance(value, str | bytes | list) else 8
+from .cells import Cell, filled, label_of, values_of
+from .data_plan import Source, SplitBy
+from .folder_table import column_names, read_folder
+from .hub_dataset import read_dataset
+from .table_files import Part, locate, read_table
 
 
 class Table:
@@ -124,47 +24,53 @@ class Table:
 
     Inputs:
         literal: modalities whose strings are the item itself rather than a path.
+        split: only this one of ``source.tables``.
     """
 
     def __init__(
-        self, source: Source, folder: Path, modalities: Iterable[str], literal: Iterable[str]
+        self,
+        source: Source,
+        folder: Path,
+        modalities: Iterable[str],
+        literal: Iterable[str],
+        split: str | None = None,
     ) -> None:
-        files = {"": source.table} if source.table else dict(source.tables or {})
-        paths = {split: locate(file, folder) for split, file in files.items()}
+        modalities = list(modalities)
         self.literal = set(literal)
         named = source.columns or {m: m for m in modalities}
-        parts = [
-            read_table(path, [c for m, c in named.items() if m in self.literal]) for path in paths.values()
-        ]
-        self.path = next(iter(paths.values()))
-        roots = [folder / source.root if source.root else path.parent for path in paths.values()]
-        self.roots = [root for root, part in zip(roots, parts, strict=True) for _ in range(len(part))]
+        parts = read_parts(source, folder, [c for m, c in named.items() if m in self.literal], split)
+        self.path = parts[0].path
+        self.roots = [part.root for part in parts for _ in range(len(part.arrow))]
         try:
-            self.arrow = pa.concat_tables(parts, promote_options="permissive")
+            self.arrow = pa.concat_tables([part.arrow for part in parts], promote_options="permissive")
         except pa.ArrowException as error:
-            names = ", ".join(path.name for path in paths.values())
+            names = ", ".join(part.path.name for part in parts)
             raise UserError(f"the tables {names} do not fit together: {error}") from None
-        self.columns = source.columns or {m: m for m in modalities if m in self.arrow.column_names}
+        self.columns, by = resolve(source, self.path.name, self.column_names, modalities)
         self.label = source.label
-        by = source.split.column if isinstance(source.split, SplitBy) else source.split
-        wanted = [*self.columns.values(), *filter(None, (source.label, by))]
-        unknown = [c for c in wanted if c not in self.arrow.column_names]
-        if unknown:
-            names = self.arrow.column_names
-            near = f"{suggest(unknown[0], names)} (it has: {', '.join(names)})"
-            raise UserError(f"{self.path.name} has no column '{unknown[0]}'{near}")
-        if source.table is None:
-            self.splits = [s for s, part in zip(paths, parts, strict=True) for _ in range(len(part))]
-        elif isinstance(source.split, SplitBy):
-            self.splits = [source.split.split_of(v) for v in self.arrow[source.split.column].to_pylist()]
-        elif source.split:
-            self.splits = [str(s) for s in self.arrow[source.split].to_pylist()]
+        self._named = {m: column_names(c, self.column_names) or [c] for m, c in self.columns.items()}
+        if parts[0].split is not None:
+            self.splits = [str(part.split) for part in parts for _ in range(len(part.arrow))]
+        elif by is not None:
+            assert source.split is not None
+            self.splits = [split_of(source.split, v) for v in self.arrow[by].to_pylist()]
         else:
             self.splits = ["train"] * len(self.arrow)
         self._cells: dict[tuple[str, int], list[Cell]] = {}
 
     def __len__(self) -> int:
         return len(self.splits)
+
+    @property
+    def column_names(self) -> list[str]:
+        return list(self.arrow.column_names)
+
+    def split_rows(self) -> dict[str, np.ndarray | range]:
+        """Row numbers by split, rising."""
+        rows: dict[str, list[int]] = {}
+        for row, split in enumerate(self.splits):
+            rows.setdefault(split, []).append(row)
+        return {split: np.array(numbers, dtype=np.int64) for split, numbers in rows.items()}
 
     def digest(self) -> str:
         """Changes when the table's content does (files that its cells point to apart)."""
@@ -185,42 +91,78 @@ class Table:
         column = column or self.label
         known = column in self.arrow.column_names
         values = self.arrow[column].to_pylist() if known else [None] * len(self)
-        return [_label(value, column) for value in values]
+        return [label_of(value, column) for value in values]
 
-    def filled(self, modality: str) -> list[bool]:
-        """By row: whether the modality's cell holds anything at all (without reading it)."""
-        column = self.columns.get(modality)
-        if column is None:
-            return [False] * len(self)
-        values = self.arrow[column]
-        if pa.types.is_nested(values.type):
-            return [bool(self.cells(modality, row)) for row in range(len(self))]
-        filled = pc.is_valid(values)
-        if pa.types.is_floating(values.type):
-            filled = pc.and_(filled, pc.invert(pc.is_nan(values)))
-        elif pa.types.is_string(values.type) and modality not in self.literal:
-            filled = pc.and_(filled, pc.not_equal(values, ""))
-        return pc.fill_null(filled, False).to_pylist()
+    def filled(self, modality: str) -> np.ndarray:
+        """By row: whether the modality's cell holds anything at all (without reading it); ``(n,)`` bool."""
+        has = np.zeros(len(self), dtype=bool)
+        for column in self._named.get(modality, ()):
+            has |= filled(self.arrow[column], modality in self.literal)
+        return has
 
     def cells(self, modality: str, row: int) -> list[Cell]:
         """The alternatives in one cell; none where the modality is missing."""
         known = self._cells.get((modality, row))
         if known is None:
-            column = self.columns.get(modality)
-            value = None if column is None else self.arrow[column][row].as_py()
-            known = [Cell(v) for v in self._values(value, modality in self.literal, self.roots[row])]
+            known = []
+            for column in self._named.get(modality, ()):
+                value = self.arrow[column][row].as_py()
+                found = values_of(value, modality in self.literal, self.roots[row])
+                known = [Cell(v) for v in found]
+                if known:
+                    break
             self._cells[modality, row] = known
         return known
 
-    def _values(self, value: Any, literal: bool, root: Path) -> list[Any]:
-        if value is None or (isinstance(value, float) and math.isnan(value)):
-            return []
-        if isinstance(value, list) and not _numeric(value):
-            return [one for v in value for one in self._values(v, literal, root)]
-        if isinstance(value, dict) and value.keys() <= {"bytes", "path"}:
-            if value.get("bytes") is not None:
-                return [value["bytes"]]
-            value, literal = value.get("path"), False
-        if isinstance(value, str) and not literal:
-            return [root / value] if value else []
-        return [] if value is None else [value]
+    def size(self, modality: str, row: int) -> int:
+        """Roughly the bytes of a row's first alternative; 0 where it is missing."""
+        return next((cell.size for cell in self.cells(modality, row)), 0)
+
+
+def read_parts(source: Source, folder: Path, texts: list[str], split: str | None) -> list[Part]:
+    """The files, folders or splits that a source names, read.
+
+    Inputs:
+        texts: columns of strings that are items themselves.
+        split: only this one.
+    """
+    if source.dataset is not None:
+        return read_dataset(source.dataset, folder)
+    named = {None: source.table} if source.table else dict(source.tables or {})
+    parts = []
+    for name, text in named.items():
+        if split is None or name == split:
+            path = locate(str(text), folder)
+            root = folder / source.root if source.root else path if path.is_dir() else path.parent
+            arrow = read_folder(path, texts) if path.is_dir() else read_table(path, texts)
+            parts.append(Part(name, path, root, arrow))
+    return parts
+
+
+def resolve(
+    source: Source, table: str, known: list[str], modalities: Iterable[str]
+) -> tuple[dict[str, str], str | None]:
+    """The column of every modality, and the one that names the split.
+
+    Inputs:
+        table: its name, for messages.
+        known: its columns.
+
+    Raises:
+        UserError: if a column that the source names is not there.
+    """
+    by = source.split.column if isinstance(source.split, SplitBy) else source.split
+    if source.table is None:
+        by = None
+    columns = source.columns or {m: m for m in modalities if m in known}
+    wanted = [*columns.values(), *filter(None, (source.label, by))]
+    unknown = [c for c in wanted if not column_names(c, known) and c not in known]
+    if unknown:
+        near = f"{suggest(unknown[0], known)} (it has: {', '.join(known)})"
+        raise UserError(f"{table} has no column '{unknown[0]}'{near}")
+    return columns, by
+
+
+def split_of(by: str | SplitBy, value: Any) -> str:
+    """The split that a column's value names."""
+    return by.split_of(value) if isinstance(by, SplitBy) else str(value)

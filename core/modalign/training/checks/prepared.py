@@ -10,7 +10,8 @@ from modalign.plugin import loader
 from modalign.space import Space
 
 from ..data import Dataset
-from ..plan import Data, ModalityPlan, Plan, TaskPlan
+from ..data_plan import Data
+from ..plan import ModalityPlan, Plan, TaskPlan
 from ..plan_file import Place, Problem
 
 

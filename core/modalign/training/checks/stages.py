@@ -45,6 +45,9 @@ def check_stages(prepared: Prepared) -> Iterator[Problem]:
                 yield Meaning((*here, "closed_form"), text)
         yield from check_losses(plan, prepared.start, stage, here)
         yield from check_latent_mix(plan, stage, here, new)
+        if stage.bucket_by is not None and stage.bucket_by not in stage.align:
+            near = suggest(stage.bucket_by, stage.align)
+            yield Meaning((*here, "bucket_by"), f"'{stage.bucket_by}' is not in this stage's align{near}")
         yield from check_select(plan, stage, here, aligned)
         if plan.stage_data(stage) is None:
             yield Meaning((*here, "data"), "there is no data: write 'data' in the plan or in the stage")

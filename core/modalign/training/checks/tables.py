@@ -8,8 +8,9 @@ from modalign.errors import UserError, suggest
 from modalign.plugin import loader
 
 from ..data import Dataset
+from ..data_plan import Data
 from ..evaluate import build_task
-from ..plan import Data, StagePlan
+from ..plan import StagePlan
 from ..plan_file import Place, Problem
 from .prepared import Meaning, Prepared, component, modality_component
 
@@ -35,7 +36,7 @@ def check_data(prepared: Prepared) -> Iterator[Problem]:
                 prepared.datasets[key] = Dataset(data, prepared.folder, *literal_names(prepared))
             except UserError as error:
                 failed.add(key)
-                where = "mix" if data.mix else "table" if data.table else "tables"
+                where = where_of(data)
                 yield Meaning(
                     (*place, where) if "column" not in str(error) else (*place, "columns"), str(error)
                 )
@@ -43,7 +44,7 @@ def check_data(prepared: Prepared) -> Iterator[Problem]:
         dataset = prepared.datasets[key]
         for m in align:
             if m in all_names(prepared) and not any(m in table.columns for table in dataset.tables):
-                columns = ", ".join(dataset.tables[0].arrow.column_names)
+                columns = ", ".join(dataset.tables[0].column_names)
                 yield Meaning(
                     (*place, "columns"),
                     f"no column for '{m}': write columns: {{{m}: COLUMN}} (the table has: {columns})",
@@ -52,10 +53,22 @@ def check_data(prepared: Prepared) -> Iterator[Problem]:
             wrong = list(check_split(dataset, "train", place))
             yield from wrong
             known = set(align) <= set(all_names(prepared))
-            if known and not wrong and not any(dataset.usable("train", align, min(2, len(list(align))))):
+            rows = dataset.usable("train", align, min(2, len(list(align)))) if known and not wrong else ()
+            if known and not wrong and not any(map(len, rows)):
                 yield Meaning(place, f"no row of split 'train' holds two of {', '.join(align)}")
+            if owner.latent_mix is not None and dataset.streamed:
+                yield Meaning(
+                    (*place, where_of(data)),
+                    "latent_mix mixes cached features, and those of shards are not kept",
+                )
             if owner.select is not None:
                 yield from check_split(dataset, owner.select.split, place)
+
+
+def where_of(data: Data) -> str:
+    """The key that names the samples."""
+    ways = {"mix": data.mix, "table": data.table, "tables": data.tables, "dataset": data.dataset}
+    return next(way for way, value in ways.items() if value)
 
 
 def all_names(prepared: Prepared) -> list[str]:

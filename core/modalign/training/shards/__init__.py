@@ -1,0 +1,1 @@
+"""Tables that are not held in memory: many files, read block by block."""

@@ -1,0 +1,135 @@
+"""Parquet shards, row group by row group, and CSV or JSON-lines shards, each read whole."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from modalign.errors import UserError
+
+from ..cells import filled
+from ..table_files import read_table
+from .shard import every, sample_digest
+
+
+class ArrowColumn(Sequence[Any]):
+    """A column's values as Python values, each made when it is asked for."""
+
+    def __init__(self, values: pa.ChunkedArray) -> None:
+        self.values = values.combine_chunks() if values.num_chunks != 1 else values.chunk(0)
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def __getitem__(self, row: Any) -> Any:
+        return self.values[int(row)].as_py()
+
+
+class ParquetShard:
+    """A Parquet file; a row group is a block."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            self._file = pq.ParquetFile(path, memory_map=False)
+        except (pa.ArrowException, OSError) as error:
+            raise UserError(
+                f"{path.name}: not a readable parquet table: {str(error).splitlines()[0]}"
+            ) from None
+        about = self._file.metadata
+        self.columns = list(self._file.schema_arrow.names)
+        groups = [about.row_group(i) for i in range(about.num_row_groups)]
+        self.blocks = [group.num_rows for group in groups]
+        self.weights = [group.total_byte_size for group in groups]
+        self._leaves: dict[str, list[int]] = {}
+        for i in range(about.num_columns):
+            name = about.schema.column(i).path.partition(".")[0]
+            self._leaves.setdefault(name, []).append(i)
+
+    def _column(self, block: int, column: str) -> pa.ChunkedArray:
+        try:
+            return self._file.read_row_group(block, columns=[column], use_threads=False)[column]
+        except (pa.ArrowException, OSError) as error:
+            reason = str(error).splitlines()[0]
+            raise UserError(f"{self.path.name}: row group {block} cannot be read: {reason}") from None
+
+    def values(self, block: int, column: str) -> ArrowColumn:
+        return ArrowColumn(self._column(block, column))
+
+    def filled(self, block: int, column: str, literal: bool) -> np.ndarray:
+        if self._full(block, column, literal):
+            return every(self.blocks[block])
+        return filled(self._column(block, column), literal)
+
+    def _full(self, block: int, column: str, literal: bool) -> bool:
+        """Whether the file's own statistics say that no value is missing."""
+        kind = self._file.schema_arrow.field(column).type
+        if pa.types.is_floating(kind):  # NaN is missing too
+            return False
+        group = self._file.metadata.row_group(block)
+        for leaf in self._leaves[column]:
+            known = group.column(leaf).statistics
+            if known is None or not known.has_null_count or known.null_count:
+                return False
+            if pa.types.is_string(kind) and not literal and not (known.has_min_max and known.min):
+                return False
+        return True
+
+    def sizes(self, block: int, column: str, literal: bool) -> np.ndarray:
+        return sizes(self._column(block, column), literal)
+
+    def digest(self) -> bytes:
+        return sample_digest(self.path)
+
+
+class WholeShard:
+    """A CSV or JSON-lines file, read whole each time: one block.
+
+    Inputs:
+        texts: columns of a CSV file that are text whatever they look like.
+    """
+
+    def __init__(self, path: Path, texts: Iterable[str]) -> None:
+        self.path, self._texts = path, list(texts)
+        table = self._table()
+        self.columns = list(table.column_names)
+        self.blocks = [len(table)] if len(table) else []
+        self.weights = [table.nbytes] if len(table) else []
+
+    def _table(self) -> pa.Table:
+        return read_table(self.path, self._texts)
+
+    def values(self, block: int, column: str) -> ArrowColumn:
+        return ArrowColumn(self._table()[column])
+
+    def filled(self, block: int, column: str, literal: bool) -> np.ndarray:
+        return filled(self._table()[column], literal)
+
+    def sizes(self, block: int, column: str, literal: bool) -> np.ndarray:
+        return sizes(self._table()[column], literal)
+
+    def digest(self) -> bytes:
+        return sample_digest(self.path)
+
+
+def sizes(values: pa.ChunkedArray, literal: bool) -> np.ndarray:
+    """By value: roughly its bytes, or the length of a list; -1 where it is the path of a file."""
+    kind = values.type
+    if pa.types.is_string(kind) and not literal:
+        return np.full(len(values), -1, dtype=np.int64)
+    if pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0:
+        values = pc.struct_field(values, "bytes")
+        kind = values.type
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        lengths = pc.list_value_length(values)
+    elif pa.types.is_string(kind) or pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
+        lengths = pc.binary_length(values)
+    else:
+        return np.full(len(values), 8, dtype=np.int64)
+    return np.asarray(pc.fill_null(lengths, 0).to_numpy(), dtype=np.int64)
