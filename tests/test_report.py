@@ -91,8 +91,10 @@ def test_the_health_of_the_data(finished: Path) -> None:
     rows = json.loads((finished / "report.json").read_text())["health"]
     found = {(r["modality"], r["split"]): r for r in rows}
     assert len(found) == 9
+    assert found["image", "train"].pop("ms to read") > 0
     assert found["image", "train"] == {
-        "modality": "image", "split": "train", "rows": 120, "missing": 0, "distinct": 120, "also in train": None,
+        "modality": "image", "split": "train", "rows": 120, "missing": 0, "unpaired": 0, "distinct": 120,
+        "also in train": None,
     }  # fmt: skip
     assert found["text", "test"]["also in train"] == found["text", "test"]["distinct"] > 1
     assert found["image", "test"]["also in train"] == 0

@@ -41,7 +41,7 @@ class TableSplit:
     _others: dict[str, TableSplit] = field(default_factory=dict)
     _cells: dict[str, list[tuple[Cell, int]]] = field(default_factory=dict)
 
-    @property
+    @cached_property
     def row_numbers(self) -> list[int]:
         return [int(row) for row in self.dataset.splits.get(self.name, ())]
 

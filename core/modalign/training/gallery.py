@@ -38,7 +38,9 @@ def make_gallery(space: Space, measured: Mapping[str, Measured]) -> Gallery:
                 gallery.examples[name] = shown
     if measured:
         split = next(iter(measured.values())).split
-        alike = [m for m in measured.values() if m.split.row_numbers is split.row_numbers]
+        alike = [
+            m for m in measured.values() if (m.split.dataset, m.split.name) == (split.dataset, split.name)
+        ]
         wanted = {name for m in alike for name in m.task.modalities}
         gallery.points = points(space, split, [m for m in space.modalities if m in wanted])
     return gallery

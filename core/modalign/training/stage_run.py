@@ -23,6 +23,7 @@ from .rng import seeded
 from .sampler import Epochs
 from .solve import solve_stage
 from .stage import Trained, count_parameters, hash_parts, trained_parts
+from .waiting import Waiting
 
 log = logging.getLogger("modalign")
 
@@ -70,8 +71,11 @@ def run_stage(
     rows = [] if epochs.streamed else [int(row) for table in epochs.tables for row in table]
     encoding = encode(run, readers, rows)
 
+    waiting = Waiting()
+
     def on_step(step: int, metrics: Metrics) -> None:
         run.step = step
+        waiting.note(metrics, stage.batch_size * stage.accumulate)
         run.record(stage.name, metrics)
         run.event("step_finished", stage=told, step=step, metrics=metrics)
 
@@ -104,7 +108,10 @@ def run_stage(
             trainer.restore(state)
         trainer.run()
         position = job.position
-    finish(run, told, Done(position, trained, epochs.size, readers, encoding, before, new))
+    advice = waiting.advice(run.plan.workers, [m for m, reader in readers.items() if reader.cache is None])
+    if advice is not None:
+        log.warning("stage %s: %s", stage.name, advice)
+    finish(run, told, Done(position, trained, epochs.size, readers, encoding, waiting.data, before, new))
 
 
 @dataclass(frozen=True)
@@ -114,6 +121,7 @@ class Done:
     Inputs:
         rows: it learnt from.
         encoding: seconds spent on filling the feature cache.
+        waited: seconds that steps of this process waited for data.
         before: the digest of every part when the stage began.
         new: the modalities it brought into the space.
     """
@@ -123,6 +131,7 @@ class Done:
     rows: int
     readers: dict[str, Reader]
     encoding: float
+    waited: float
     before: dict[str, str]
     new: list[str]
 
@@ -219,6 +228,7 @@ def finish(run: Context, told: Stage, done: Done) -> None:
             "steps": position.stage_step,
             "encode_seconds": round(done.encoding, 3),
             "seconds": round(position.seconds, 3),
+            "data_seconds": round(done.waited, 3),
             "trained": sorted(trained.parts),
             "trained_parameters": sum(n for part, n in counts.items() if not part.startswith("encoder:")),
             "trained_encoder_parameters": sum(n for p, n in counts.items() if p.startswith("encoder:")),

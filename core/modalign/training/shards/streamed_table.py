@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import threading
 from bisect import bisect_right
 from collections import OrderedDict
@@ -21,6 +22,7 @@ from .files import TAR, shard_files
 from .shard import Shard, every
 from .tar_shard import JSON, TarShard
 
+log = logging.getLogger("modalign")
 WINDOW_BYTES = 256 * 2**20
 """Blocks that are shuffled together take no more than this, unless one alone does."""
 
@@ -62,11 +64,18 @@ class StreamedTable:
         """``(blocks + 1,)``: the first row of every block, and the number of rows."""
         self._first = self.starts.tolist()
         self.window = source.window
+        if max(counts, default=0) > 4 * self.window:
+            log.warning(
+                "%s: blocks of %d rows are read whole; row groups of about 1,000 rows take less memory",
+                self.path.name,
+                max(counts),
+            )
         most = self.window + max(counts, default=0)
         self._most = (2 * most, 2 * (WINDOW_BYTES + max(self.weights, default=0)))
         self._held: OrderedDict[tuple[int, str], Sequence[Any]] = OrderedDict()
         self._lock = threading.Lock()
         self._filled: dict[str, np.ndarray] = {}
+        self._names: dict[tuple[int, str], list[str]] = {}
         self._split, self._by, self._told = split, by, source.split
 
     def __len__(self) -> int:
@@ -110,7 +119,7 @@ class StreamedTable:
         parts = []
         for s, i in self._blocks:
             shard = self.shards[s]
-            has = [shard.filled(i, name, literal) for name in self._in(shard, column)]
+            has = [shard.filled(i, name, literal) for name in self._in(s, column)]
             none = np.zeros(shard.blocks[i], dtype=bool)
             parts.append(has[0] if len(has) == 1 else np.any([none, *has], axis=0))
         return every(len(self)) if all(p.all() for p in parts) else np.concatenate(parts)
@@ -122,7 +131,7 @@ class StreamedTable:
             return []
         block = bisect_right(self._first, row) - 1
         s, _ = self._blocks[block]
-        for name in self._in(self.shards[s], column):
+        for name in self._in(s, column):
             value = self._values(block, name)[row - self._first[block]]
             found = [Cell(v) for v in values_of(value, literal, self.root)]
             if found:
@@ -136,17 +145,23 @@ class StreamedTable:
             return 0
         block = bisect_right(self._first, row) - 1
         s, _ = self._blocks[block]
-        names = self._in(self.shards[s], column)
+        names = self._in(s, column)
         literal = modality in self.literal
         sizes = [self._sizes(block, name, literal)[row - self._first[block]] for name in names]
         size = int(next((size for size in sizes if size), 0))
         return size if size >= 0 else next((cell.size for cell in self.cells(modality, row)), 0)
 
-    def _in(self, shard: Shard, column: str) -> list[str]:
+    def _in(self, number: int, column: str) -> list[str]:
         """The columns of a shard that a plan's ``png;jpg`` names; a field of JSON files is one too."""
-        if isinstance(shard, TarShard):
-            return [column] if shard.has(column) else []
-        return column_names(column, shard.columns)
+        found = self._names.get((number, column))
+        if found is None:
+            shard = self.shards[number]
+            if isinstance(shard, TarShard):
+                found = [column] if shard.has(column) else []
+            else:
+                found = column_names(column, shard.columns)
+            self._names[number, column] = found
+        return found
 
     def _values(self, block: int, column: str) -> Sequence[Any]:
         """A block's column."""
@@ -179,7 +194,7 @@ class StreamedTable:
     def _every(self, column: str) -> Iterator[Any]:
         """A column's values, one block after the other."""
         for s, i in self._blocks:
-            names = self._in(self.shards[s], column)
+            names = self._in(s, column)
             if names:
                 yield from self.shards[s].values(i, names[0])
             else:
