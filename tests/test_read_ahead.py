@@ -203,6 +203,22 @@ def test_a_run_on_shards_is_the_same_with_readers_and_after_an_interruption(
         assert torch.equal(value, ahead.state_dict()[key]), key
 
 
+def test_a_closed_form_of_shards_is_that_of_the_table(shards: Plan, in_tmp: Path, digits: Path) -> None:
+    from modalign.space_files import weights
+
+    shards["space"] |= {"alignment": "linear", "projection": "mean"}
+    for name in ("image", "audio"):
+        shards["modalities"][name]["trainable"] = False
+    shards["stages"] = [{"name": "all", "align": ["image", "audio"], "closed_form": "ridge"}]
+    shards["tasks"] = []
+    del shards["modalities"]["text"]
+    streamed = weights(modalign.align(shards, out="streamed"))
+    shards["data"] = {"table": str(digits), "split": "split"}
+    whole = weights(modalign.align(shards, out="whole"))
+    for key, value in whole.items():
+        assert torch.allclose(value, streamed[key], rtol=1e-3, atol=1e-4), key
+
+
 def test_a_shard_that_vanishes_ends_the_run_with_what_to_do(
     shards: Plan, write_plan: Callable[..., Path], in_tmp: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

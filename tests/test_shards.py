@@ -145,6 +145,19 @@ def test_splits_by_file_by_column_and_beside_a_table(tmp_path: Path) -> None:
     assert np.asarray(usable[0]).tolist() == [2, 7, 10]
 
 
+def test_paths_are_relative_to_their_own_shard(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        pq.write_table(pa.table({"picture": ["x.png"]}), tmp_path / name / "s.parquet")
+    data = opened(tmp_path, table="*/s.parquet")
+    assert [data.cells("picture", row)[0].value for row in (0, 1)] == [
+        tmp_path / "a/x.png",
+        tmp_path / "b/x.png",
+    ]
+    rooted = opened(tmp_path, table="*/s.parquet", root="pictures")
+    assert rooted.cells("picture", 1)[0].value == tmp_path / "pictures/x.png"
+
+
 def test_one_table_is_streamed_when_asked(tmp_path: Path) -> None:
     write_parquet(tmp_path / "a.parquet", rows(30))
     assert content(opened(tmp_path, table="a.parquet", stream=True, label="label")) == content(

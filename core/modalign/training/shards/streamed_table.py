@@ -51,7 +51,7 @@ class StreamedTable:
         self.texts = {c for m, c in named.items() if m in self.literal}
         self.shards = [open_shard(file, self.texts) for file in files]
         self.path = folder / Path(path)
-        self.root = folder / source.root if source.root else files[0].parent
+        self.roots = [folder / source.root if source.root else file.parent for file in files]
         self.column_names = sorted({c for shard in self.shards for c in shard.columns})
         asked = [c for c in (*named.values(), source.label) if c and c.startswith(f"{JSON}.")]
         known = self.column_names + (asked if JSON in self.column_names else [])
@@ -75,6 +75,7 @@ class StreamedTable:
         self._held: OrderedDict[tuple[int, str], Sequence[Any]] = OrderedDict()
         self._lock = threading.Lock()
         self._filled: dict[str, np.ndarray] = {}
+        self._rows: dict[str, np.ndarray | range] = {}
         self._names: dict[tuple[int, str], list[str]] = {}
         self._split, self._by, self._told = split, by, source.split
 
@@ -85,11 +86,13 @@ class StreamedTable:
         """Row numbers by split, rising."""
         if self._by is None:
             return {self._split or "train": range(len(self))}
-        told, kinds = self._told, dict[str, list[int]]()
-        assert told is not None
-        for row, value in enumerate(self._every(self._by)):
-            kinds.setdefault(split_of(told, _text(value)), []).append(row)
-        return {split: np.array(rows, dtype=np.int64) for split, rows in kinds.items()}
+        if not self._rows:
+            told, numbers = self._told, dict[str, int]()
+            assert told is not None
+            named = (split_of(told, _text(value)) for value in self._every(self._by))
+            of_row = np.fromiter((numbers.setdefault(s, len(numbers)) for s in named), np.int32, len(self))
+            self._rows = {split: np.flatnonzero(of_row == i) for split, i in numbers.items()}
+        return self._rows
 
     def digest(self) -> str:
         """Changes when a shard's name, size, beginning or end does."""
@@ -133,7 +136,7 @@ class StreamedTable:
         s, _ = self._blocks[block]
         for name in self._in(s, column):
             value = self._values(block, name)[row - self._first[block]]
-            found = [Cell(v) for v in values_of(value, literal, self.root)]
+            found = [Cell(v) for v in values_of(value, literal, self.roots[s])]
             if found:
                 return found
         return []
