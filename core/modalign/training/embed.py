@@ -2,70 +2,142 @@
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Sequence
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-import torch
-from torch import Tensor
 
-from modalign.space import inference
 from modalign.space_files import load
 
-from .content import stack
-from .data import Dataset
-from .data_plan import Data
-from .quarantine import Quarantine
-from .reader import Reader
+from .embedding import local, ray_engine
+from .embedding.embedder import Embedder
+from .embedding.merge import merge
+from .embedding.parts import SPACE, PartsFolder
+from .embedding.prepare import How, Prepared, What, devices, prepare
+from .job import RunFailed
+
+log = logging.getLogger("modalign")
 
 
-def embed_values(space: str, modality: str, values: Sequence[str], out: Path, batch_size: int) -> int:
+def embed_values(
+    space: str, modality: str, values: Sequence[str], out: Path, batch_size: int = 64, device: str = "auto"
+) -> int:
     """One row per value: ``value``, ``embedding``. Returns their number."""
-    vectors = load(space).embed(modality, values, batch_size)
-    _write(out, {"value": pa.array(list(values))}, vectors)
+    vectors = load(space, devices(device)[0]).embed(modality, values, batch_size)
+    embedding = pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1).numpy()), vectors.shape[1])
+    out.parent.mkdir(parents=True, exist_ok=True)
+    part = out.with_name(f".{out.name}.part")
+    pq.write_table(pa.table({"value": pa.array(list(values)), "embedding": embedding}), part)
+    os.replace(part, out)
     return len(vectors)
 
 
 def embed_table(
-    space: str, modality: str, table: Path, column: str, out: Path, batch_size: int
-) -> tuple[int, int]:
-    """One row per readable cell (a list cell has several): ``row``, ``embedding``.
+    what: What, out: Path, how: How, step: Callable[[int, int], Any] = lambda done, rows: None
+) -> dict[str, Any]:
+    """One row per readable cell (a list cell has several): ``row``, the column carried along, ``embedding``.
 
-    Returns their number and that of the cells that could not be read, which
-    ``<out>.quarantine.csv`` explains.
+    Finished parts lie in ``<out>.parts`` until all are there; what could not be read is in
+    ``<out>.quarantine.csv``.
+
+    Inputs:
+        step: told how many of the table's rows are done, of how many.
+
+    Returns what it took: ``rows``, ``unreadable``, ``seconds``, …
 
     Raises:
-        UserError: if the space, the modality, the table or the column is not there.
+        UserError: if the space, the modality, the table, a column, a device or a cluster is not there, or
+            the run to go on with was another.
+        RunFailed: if a part cannot be embedded; ``resume`` goes on.
+        KeyboardInterrupt: when it was interrupted; likewise.
     """
-    loaded = load(space)
-    literal = [modality] if loaded.reader(modality).literal else []
-    data = Data(table=str(table.absolute()), columns={modality: column}, max_bad=1.0)
-    dataset = Dataset(data, table.parent, [modality], literal)
-    bad = out.with_name(f"{out.name}.quarantine.csv")
-    bad.unlink(missing_ok=True)
-    quarantine = Quarantine(bad)
-    reader = Reader(loaded, modality, dataset, quarantine, seed=0, cached=True)
-    cells = [(cell, row) for row in range(len(dataset)) for cell in dataset.cells(modality, row)]
-    rows, vectors = [], [torch.empty(0, loaded.dim)]
-    with inference(loaded):
-        for start in range(0, len(cells), batch_size):
-            chunk = cells[start : start + batch_size]
-            found = [
-                (row, f) for (_, row), f in zip(chunk, reader.features(chunk), strict=True) if f is not None
-            ]
-            if found:
-                rows += [row for row, _ in found]
-                vectors.append(loaded.project(modality, stack([f for _, f in found])).vectors.float())
-    _write(out, {"row": pa.array(rows, pa.int64())}, torch.cat(vectors))
-    return len(rows), len(cells) - len(rows)
+    began = time.perf_counter()
+    out = out.absolute()
+    folder = PartsFolder(out)
+    earlier = folder.earlier(how.resume)
+    with ExitStack() as stack:
+        stack.enter_context(terminable())
+        ray = stack.enter_context(ray_engine.cluster(how.address)) if how.engine == "ray" else None
+        places = ray_engine.devices(ray, how.device) if ray else devices(how.device)
+        workers = how.workers if ray else how.workers or len(places)
+        prepared = prepare(what, how, folder.path, earlier, places[0], alone=workers == 1 and not ray)
+        folder.claim(prepared.manifest, earlier)
+        stack.callback(folder.release)
+        parts = range(-(-prepared.job.rows // prepared.job.part_rows))
+        done = folder.done(parts)
+        try:
+            _keep_space(prepared, folder)
+            rows = sum(len(prepared.job.rows_of(part)) for part in done)
+            step(rows, prepared.job.rows)
+            with closing(_engine(prepared, [p for p in parts if p not in done], workers, places, ray)) as run:
+                for part in run:
+                    done.add(part)
+                    rows += len(prepared.job.rows_of(part))
+                    step(rows, prepared.job.rows)
+        except BaseException as error:
+            if not done:
+                folder.remove()
+            elif isinstance(error, KeyboardInterrupt):
+                log.warning("%d of %d parts are kept: go on with --resume", len(done), len(parts))
+            raise
+        bad = out.with_name(f"{out.name}.quarantine.csv")
+        about = {**prepared.manifest, "engine": how.engine, "seconds": time.perf_counter() - began}
+        cost = merge(folder.path, parts, out, bad, prepared.schema, what.modality, about)
+        folder.remove()
+    return cost
 
 
-def _write(out: Path, columns: dict[str, pa.Array], vectors: Tensor) -> None:
-    out.parent.mkdir(parents=True, exist_ok=True)
-    flat = pa.array(vectors.reshape(-1).numpy())
-    embedding = pa.FixedSizeListArray.from_arrays(flat, vectors.shape[1])
-    part = out.with_name(f".{out.name}.part")
-    pq.write_table(pa.table({**columns, "embedding": embedding}), part)
-    os.replace(part, out)
+def _engine(
+    prepared: Prepared, parts: list[int], workers: int | None, places: list[str], ray: Any
+) -> Generator[int, None, None]:
+    if ray is not None:
+        yield from ray_engine.embed_parts(ray, prepared.job, parts, workers)
+    elif prepared.embedder is not None:
+        yield from _here(prepared.embedder, parts)
+    else:
+        yield from local.embed_parts(prepared.job, parts, min(workers or 1, len(parts)), places)
+
+
+def _here(embedder: Embedder, parts: list[int]) -> Iterator[int]:
+    for part in parts:
+        try:
+            embedder.embed(part)
+        except RunFailed as error:
+            raise RunFailed(local.explained(embedder.job, part, error)) from error
+        yield part
+
+
+def _keep_space(prepared: Prepared, folder: PartsFolder) -> None:
+    """A space that came from MLflow lies among the parts, where every worker sees it."""
+    if prepared.downloaded:
+        kept = folder.path / SPACE
+        shutil.rmtree(kept, ignore_errors=True)
+        shutil.copytree(prepared.job.space, kept)
+        prepared.job = replace(prepared.job, space=str(kept))
+
+
+@contextmanager
+def terminable() -> Iterator[None]:
+    """SIGTERM ends what is inside as Ctrl-C does."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

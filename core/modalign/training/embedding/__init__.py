@@ -1,0 +1,1 @@
+"""Embeds a table part by part: in this process, in several, or on a Ray cluster."""

@@ -1,0 +1,87 @@
+"""What a worker must know to embed parts of a table, and what a run of them must not change."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from modalign.plugin import loader
+from modalign.space import Space
+from modalign.space_files import CONFIG, WEIGHTS
+
+from ..build import versions
+from ..data import Dataset
+from ..plan import Data
+
+ID = " id"
+"""What the column carried along is called among the dataset's modalities; none of theirs has a space."""
+
+
+@dataclass(frozen=True)
+class EmbedJob:
+    """One table to embed.
+
+    Inputs:
+        space: its folder, with ``config.json``.
+        digest: of the space.
+        table: as it was typed, relative to ``folder``.
+        column: what holds the modality.
+        carried: the column to carry along, if any.
+        rows: of the table.
+        parts: the folder for the parts.
+        versions: of what the embeddings depend on.
+    """
+
+    space: str
+    digest: str
+    modality: str
+    table: str
+    folder: str
+    column: str
+    carried: str | None
+    rows: int
+    part_rows: int
+    batch_size: int
+    device: str
+    parts: str
+    versions: dict[str, str]
+
+    def rows_of(self, part: int) -> range:
+        """The table's rows in a part."""
+        return range(part * self.part_rows, min(self.rows, (part + 1) * self.part_rows))
+
+    def named(self, part: int) -> str:
+        """A part as people know it."""
+        rows = self.rows_of(part)
+        return f"rows {rows.start} to {rows.stop - 1}"
+
+
+def open_dataset(
+    table: str, folder: Path, modality: str, column: str, carried: str | None, literal: bool
+) -> Dataset:
+    """The table's rows, with a column to carry along as if it were a modality.
+
+    Raises:
+        UserError: if the table or a column is not there.
+    """
+    columns = {modality: column, **({ID: carried} if carried else {})}
+    data = Data(table=table, columns=columns, max_bad=1.0)
+    return Dataset(data, folder, list(columns), [ID, modality] if literal else [ID])
+
+
+def space_digest(folder: Path) -> str:
+    """Changes with the space's weights and configuration."""
+    digest = hashlib.blake2b(digest_size=16)
+    for name in (CONFIG, WEIGHTS):
+        with (folder / name).open("rb") as content:
+            while block := content.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+def versions_of(space: Space, modality: str) -> dict[str, str]:
+    """What the embeddings of a modality depend on: modalign, torch, the plugins that read and encode it."""
+    entry = space.entry(modality)
+    used = {spec.name.partition(":")[0] for spec in (space.projection_spec, entry.modality, entry.encoder)}
+    return versions({p.distribution: p.version for p in loader.plugins() if p.distribution in used})
