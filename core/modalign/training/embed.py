@@ -105,7 +105,7 @@ def _engine(
     elif prepared.embedder is not None:
         yield from _here(prepared.embedder, parts)
     else:
-        yield from local.embed_parts(prepared.job, parts, min(workers or 1, len(parts)), places)
+        yield from local.embed_parts(prepared.job, parts, max(1, min(workers or 1, len(parts))), places)
 
 
 def _here(embedder: Embedder, parts: list[int]) -> Iterator[int]:

@@ -99,9 +99,9 @@ def _again(job: EmbedJob, worker: Worker, times: int) -> None:
     how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"ended with status {code}"
     if times == ATTEMPTS:
         raise RunFailed(
-            f"{job.named(worker.part)}: three workers in turn were {how}. The system sends SIGKILL when memory "
-            "runs out: lower --workers or --batch-size, or mend those rows. What is done is kept: go on with "
-            "--resume"
+            f"{job.named(worker.part)}: three workers in turn were {how}. The system sends SIGKILL when "
+            "memory runs out: lower --workers or --batch-size, or mend those rows. What is done is kept: go "
+            "on with --resume"
         )
     logging.getLogger("modalign").warning(
         "%s: its worker was %s; another one does them again", job.named(worker.part), how

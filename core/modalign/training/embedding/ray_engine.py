@@ -73,7 +73,7 @@ def embed_parts(ray: Any, job: EmbedJob, parts: Iterable[int], workers: int | No
         max_retries=ATTEMPTS - 1,
         retry_exceptions=False,
         scheduling_strategy="SPREAD",
-    )(_embed)
+    )(embed_part)
     waiting = deque(parts)
     running: dict[Any, int] = {}
     try:
@@ -87,8 +87,8 @@ def embed_parts(ray: Any, job: EmbedJob, parts: Iterable[int], workers: int | No
                 node = _outcome(ray, job, part, reference)
                 if not part_path(Path(job.parts), part).is_file():
                     raise UserError(
-                        f"{node} has embedded {job.named(part)}, but {job.parts} here does not show it: --out "
-                        "must lie in a folder that every node sees under the same name"
+                        f"{node} has embedded {job.named(part)}, but {job.parts} here does not show it: "
+                        "--out must lie in a folder that every node sees under the same name"
                     )
                 yield part
     finally:
@@ -107,12 +107,12 @@ def _outcome(ray: Any, job: EmbedJob, part: int, reference: Any) -> str:
         raise RunFailed(explained(job, part, cause)) from None
     except ray.exceptions.RayError as error:
         raise RunFailed(
-            f"{job.named(part)}: three workers in turn were lost ({str(error).splitlines()[0]}). What is done "
-            "is kept: go on with --resume"
+            f"{job.named(part)}: three workers in turn were lost ({str(error).splitlines()[0]}). What is "
+            "done is kept: go on with --resume"
         ) from None
 
 
-def _embed(job: EmbedJob, part: int) -> str:
+def embed_part(job: EmbedJob, part: int) -> str:
     """What a worker does; it keeps the space for its next part. Returns its host."""
     import socket
 
