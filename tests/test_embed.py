@@ -126,17 +126,6 @@ def test_one_row_group_a_part_and_what_it_took(tmp_path: Path, capsys: pytest.Ca
     assert capsys.readouterr().err == ""
 
 
-def test_any_number_of_workers_gives_the_same(tmp_path: Path) -> None:
-    outs = [tmp_path / f"{n}.parquet" for n in (1, 2)]
-    for workers, out in zip("12", outs, strict=True):
-        assert main(embed("--workers", workers, "--id", "label", out=out)) == 0
-    one, two = map(pq.read_table, outs)
-    assert one.equals(two)
-    bad = [Path(f"{out}.quarantine.csv").read_text() for out in outs]
-    assert bad[0] == bad[1]
-    assert json.loads(pq.read_schema(outs[1]).metadata[b"modalign"])["cost"]["workers"] == 2
-
-
 def test_alternatives_and_a_table_without_rows(tmp_path: Path) -> None:
     out = tmp_path / "a.parquet"
     assert main(embed(out=out, modality="text")) == 0
@@ -190,11 +179,17 @@ def test_a_killed_worker_changes_nothing(
         killed.append(victim.pid)
 
     thread = in_background(kill)
-    assert main(embed("--workers", "2", table="long.parquet", out=out)) == 0
+    assert main(embed("--workers", "2", "--id", "name", table="long.parquet", out=out)) == 0
     thread.join()
     assert killed
     assert "its worker was killed by SIGKILL; another one does them again" in caplog.text
-    assert pq.read_table(out).equals(long_rows)
+    table = pq.read_table(out)
+    assert table.drop_columns("name").equals(long_rows)
+    names = pq.read_table("long.parquet")["name"].take(table["row"])
+    assert table["name"].equals(names)
+    bad = pyarrow.csv.read_csv(f"{out}.quarantine.csv")["row"].to_pylist()
+    assert bad == [150 * again + row for again in range(12) for row in BROKEN]
+    assert json.loads(table.schema.metadata[b"modalign"])["cost"]["workers"] >= 2
     assert not workers_of(me)
 
 
@@ -223,10 +218,10 @@ def test_a_part_that_costs_three_workers_ends_the_run(
 
 
 @pytest.fixture
-def started(tmp_path: Path) -> Iterator[tuple[psutil.Popen, Path]]:
-    """A run with two workers of which the first parts are done."""
-    out = tmp_path / "a.parquet"
-    arguments = [sys.executable, "-c", RUN, *embed("--workers", "2", table="long.parquet", out=out)]
+def started(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[tuple[psutil.Popen, Path]]:
+    """A run, by default with two workers, of which the first parts are done."""
+    out, workers = tmp_path / "a.parquet", str(getattr(request, "param", 2))
+    arguments = [sys.executable, "-c", RUN, *embed("--workers", workers, table="long.parquet", out=out)]
     run = psutil.Popen(arguments, stderr=subprocess.PIPE, text=True, start_new_session=True)
     try:
         until(lambda: parts(out))
@@ -237,13 +232,15 @@ def started(tmp_path: Path) -> Iterator[tuple[psutil.Popen, Path]]:
         run.wait()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    ("number", "started"), [(signal.SIGINT, 2), (signal.SIGTERM, 1)], indirect=["started"]
+)
 def test_an_interrupted_run_ends_at_once_and_goes_on(
     number: signal.Signals, started: tuple[psutil.Popen, Path], long_rows: pa.Table
 ) -> None:
     run, out = started
     team = workers_of(run)
-    assert len(team) == 2
+    assert len(team) == (2 if number == signal.SIGINT else 0)
     if number == signal.SIGINT:
         os.killpg(run.pid, number)  # as a terminal does
     else:
@@ -361,7 +358,8 @@ def test_an_error_in_a_worker_names_its_rows(tmp_path: Path, capsys: pytest.Capt
     lines = [json.dumps(row | {"tag": [row["tag"]] * (2 if i > 40 else 1)}) for i, row in enumerate(rows)]
     table.write_text("\n".join(lines))
     out = tmp_path / "a.parquet"
-    assert main(embed("--workers", "2", "--id", "tag", table=str(table), out=out, modality="text")) == 2
+    more = ["--workers", "2", "--id", "tag", "--part-rows", "64"]
+    assert main([*embed(table=str(table), out=out, modality="text"), *more]) == 2
     assert "row 41: 'tag' holds a list" in capsys.readouterr().err
 
 

@@ -68,6 +68,7 @@ def embed_table(
     with ExitStack() as stack:
         stack.enter_context(terminable())
         ray = stack.enter_context(ray_engine.cluster(how.address)) if how.engine == "ray" else None
+        stack.enter_context(terminable())  # once more: Ray has put its own handler there
         places = ray_engine.devices(ray, how.device) if ray else devices(how.device)
         workers = how.workers if ray else how.workers or len(places)
         prepared = prepare(what, how, folder.path, earlier, places[0], alone=workers == 1 and not ray)

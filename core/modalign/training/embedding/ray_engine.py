@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import socket
 from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -37,15 +39,27 @@ def cluster(address: str | None) -> Iterator[Any]:
     ours = not ray.is_initialized()
     if ours:
         try:
-            ray.init(address, log_to_driver=False, logging_level=logging.WARNING, include_dashboard=None)
-        except (ConnectionError, ValueError, RuntimeError) as error:
-            reason = str(error).splitlines()[0]
+            _answers(address or os.environ.get("RAY_ADDRESS"))
+            ray.init(address, log_to_driver=False, logging_level=logging.WARNING)
+        except (OSError, ValueError, RuntimeError) as error:
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise UserError(f"no Ray cluster at {address or 'RAY_ADDRESS'}: {reason}") from None
     try:
         yield ray
     finally:
         if ours:
             ray.shutdown()
+
+
+def _answers(address: str | None) -> None:
+    """Ray itself tries for minutes to reach a cluster that is not there.
+
+    Raises:
+        OSError: if nothing listens at ``host:port``.
+    """
+    host, colon, port = (address or "").removeprefix("ray://").rpartition(":")
+    if colon and port.isdigit():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
 
 
 def devices(ray: Any, name: str) -> list[str]:
@@ -114,8 +128,6 @@ def _outcome(ray: Any, job: EmbedJob, part: int, reference: Any) -> str:
 
 def embed_part(job: EmbedJob, part: int) -> str:
     """What a worker does; it keeps the space for its next part. Returns its host."""
-    import socket
-
     global _held
     if _held is None or _held.job != job:
         _held = Embedder(job)
