@@ -332,7 +332,7 @@ def test_two_runs_do_not_write_the_same(tmp_path: Path, capsys: pytest.CaptureFi
         (["--device", "cuda:77"], "no device 'cuda:77'"),
         (["--device", "gpu"], "no device 'gpu'"),
         (["--ray-address", "auto"], "goes with --engine ray"),
-        (["--table", "none.parquet"], "there is no file none.parquet"),
+        (["--table", "none.parquet"], "no file matches none.parquet"),
         (["--workers", "0"], "--workers"),
     ],
 )

@@ -12,7 +12,8 @@ from modalign.space_files import CONFIG, WEIGHTS
 
 from ..build import versions
 from ..data import Dataset
-from ..plan import Data
+from ..data_plan import Data
+from ..table_files import expanded
 
 ID = " id"
 """What the column carried along is called among the dataset's modalities; none of theirs has a space."""
@@ -60,13 +61,14 @@ class EmbedJob:
 def open_dataset(
     table: str, folder: Path, modality: str, column: str, carried: str | None, literal: bool
 ) -> Dataset:
-    """The table's rows, with a column to carry along as if it were a modality.
+    """The table's rows, read block by block, with a column to carry along as if it were a modality.
 
     Raises:
         UserError: if the table or a column is not there.
     """
     columns = {modality: column, **({ID: carried} if carried else {})}
-    data = Data(table=table, columns=columns, max_bad=1.0)
+    on_disk = not (folder / expanded(table)).is_dir()  # a folder's list of files is in memory
+    data = Data(table=table, columns=columns, max_bad=1.0, stream=on_disk, window=1)
     return Dataset(data, folder, list(columns), [ID, modality] if literal else [ID])
 
 
