@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -124,6 +126,19 @@ def test_one_row_group_a_part_and_what_it_took(tmp_path: Path, capsys: pytest.Ca
     assert cost["peak_memory"] > 50e6
     assert main(embed("--quiet", out=out)) == 0
     assert capsys.readouterr().err == ""
+
+
+def test_shards_give_the_rows_of_one_table(home: Path, tmp_path: Path) -> None:
+    table = pq.read_table("table.parquet")
+    for i, start in enumerate((0, 40, 100)):
+        pq.write_table(table.slice(start, (40, 60, 50)[i]), tmp_path / f"{i}.parquet", row_group_size=7)
+    outs = [tmp_path / "one" / "a.parquet", tmp_path / "shards" / "a.parquet"]
+    for out, data in zip(outs, ("table.parquet", str(tmp_path / "*.parquet")), strict=True):
+        assert main(embed("--id", "label", table=data, out=out)) == 0
+    one, shards = map(pq.read_table, outs)
+    assert one.equals(shards)
+    bad = [pyarrow.csv.read_csv(f"{out}.quarantine.csv")["row"].to_pylist() for out in outs]
+    assert bad == [list(BROKEN)] * 2
 
 
 def test_alternatives_and_a_table_without_rows(tmp_path: Path) -> None:
@@ -342,6 +357,27 @@ def test_what_is_wrong_is_said_and_nothing_is_left(
     assert main([*embed(out=tmp_path / "a.parquet"), *more]) == 2
     assert said in " ".join(capsys.readouterr().err.split())
     assert not list(tmp_path.iterdir())
+
+
+def test_the_page(home: Path, digits: Path, in_tmp: Path) -> None:
+    """Every command of docs/embedding.md runs, and its sample after the first of them."""
+    page = (Path(__file__).parents[1] / "docs" / "embedding.md").read_text(encoding="utf-8")
+    Path("runs").mkdir()
+    os.symlink(home / "run", "runs/demo")
+    Path("examples/demo").mkdir(parents=True)
+    os.symlink(digits, "examples/demo/digits.parquet")
+    rows = pq.read_table(digits).append_column("key", pa.array(range(150)))
+    Path("shards").mkdir()
+    for i in range(2):
+        pq.write_table(rows.slice(75 * i, 75), f"shards/{i}.parquet")
+    typed = re.findall(r"^\$ modalign (.*)$", page.replace("\\\n", " "), re.MULTILINE)
+    assert len(typed) == 4
+    for line in typed:
+        if "--engine ray" not in line:  # tests/test_embed_ray.py has a cluster
+            assert main(shlex.split(line)) == 0
+            assert pq.read_metadata("pictures.parquet").num_rows == 150
+    (sample,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    exec(compile(sample, "embedding.md", "exec"), {})
 
 
 def test_options_of_tables_are_not_for_values(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

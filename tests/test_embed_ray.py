@@ -82,3 +82,19 @@ def test_what_a_worker_refuses_is_said(
     assert main(on_ray("127.0.0.1:1", out)) == 2
     assert "no Ray cluster at 127.0.0.1:1" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+def test_the_emoji_set(
+    cluster: str, shared_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = shared_data / "emoji.parquet"
+    if not table.is_file():
+        pytest.skip("no emoji.parquet in the folder of real data")
+    outs = [tmp_path / f"{name}.parquet" for name in ("here", "ray")]
+    engines = ([], ["--engine", "ray", "--ray-address", cluster])
+    for out, engine in zip(outs, engines, strict=True):
+        arguments = embed("--id", "name_en", "--part-rows", "128", *engine, table=str(table), out=out)
+        assert main(arguments) == 0
+    here, ray = map(pq.read_table, outs)
+    assert here.num_rows == len(set(here["row"].to_pylist())) == pq.read_metadata(table).num_rows
+    assert here.equals(ray)

@@ -86,6 +86,7 @@ def embed_table(
                     rows += len(prepared.job.rows_of(part))
                     step(rows, prepared.job.rows)
         except BaseException as error:
+            done = folder.done(parts)
             if not done:
                 folder.remove()
             elif isinstance(error, KeyboardInterrupt):
