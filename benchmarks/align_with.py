@@ -99,15 +99,19 @@ def sentence_transformers(folder: Path) -> Found:
     class Head(InputModule):
         """A vector through a linear map."""
 
+        modalities = ("audio",)  # what an array of numbers is taken for
+
         def __init__(self, width: int) -> None:
             super().__init__()
             self.linear = torch.nn.Linear(width, DIM)
 
         def preprocess(self, inputs: Any, prompt: str | None = None, **_: Any) -> dict[str, Any]:
-            return {"vector": torch.as_tensor(np.stack(inputs))}
+            return {
+                "sentence_embedding": torch.as_tensor(np.stack(inputs))
+            }  # the key that a trainer looks for
 
         def forward(self, features: dict[str, Any], **_: Any) -> dict[str, Any]:
-            return {**features, "sentence_embedding": self.linear(features["vector"])}
+            return {**features, "sentence_embedding": self.linear(features["sentence_embedding"])}
 
         def get_embedding_dimension(self) -> int:
             return DIM

@@ -30,7 +30,19 @@ LIMIT = 0.05
 MLFLOW = "sqlite:///mlflow.db"
 SETTLE = 2.5
 """Seconds after which MLflow's thread has said all of an epoch."""
-NAMES = "signal heart rhythm melody minor chord bright carbon ring acid north river stone light".split()
+NAMES = (
+    "signal",
+    "heart",
+    "rhythm",
+    "melody",
+    "minor",
+    "chord",
+    "bright",
+    "carbon",
+    "acid",
+    "north",
+    "river",
+)
 
 
 def main() -> None:
