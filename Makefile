@@ -6,7 +6,7 @@ PLUGINS := $(patsubst %/pyproject.toml,-e %,$(filter-out plugins/text/pyproject.
 # Threads that wait without spinning: far faster wherever the cores are shared.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: demo test test-all lint bench-losses clean
+.PHONY: demo test test-all lint bench bench-losses peers clean
 
 demo: $(VENV)/ready  ## Align pictures, names and voices; watch the run with `modalign ui`
 	$(BIN)/python examples/demo/make_table.py
@@ -29,8 +29,24 @@ $(VENV)/ready: pyproject.toml constraints.txt benchmarks/peers.txt $(wildcard pl
 	$(BIN)/pip install --quiet --no-deps -r benchmarks/peers.txt
 	touch $@
 
+BENCHES := startup search losses retrieval feature_cache closed_form overhead align_peers third_modality loader gpu_towers
+
+bench: $(VENV)/bench-ready  ## Every benchmark in its quick form, some ten minutes; beside more peers after `make peers`
+	@for name in $(BENCHES); do printf '\n## %s\n\n' $$name; $(BIN)/python benchmarks/$$name.py --quick || exit 1; done
+
+peers: .venv-peers/ready  ## mmlearn and open_clip's own loop: an environment of 6 GB, with the torch they ask for
+
 bench-losses: $(VENV)/ready  ## Losses beside their peers; an hour. One case, small: ARGS="infonce --quick"
 	$(BIN)/python benchmarks/losses.py $(ARGS)
 
+$(VENV)/bench-ready: $(VENV)/ready benchmarks/peers-training.txt
+	$(BIN)/pip install --quiet -c constraints.txt -r benchmarks/peers-training.txt
+	touch $@
+
+.venv-peers/ready: benchmarks/peers-own.txt
+	$(PYTHON) -m venv .venv-peers
+	.venv-peers/bin/pip install --quiet -r benchmarks/peers-own.txt
+	touch $@
+
 clean:
-	rm -rf $(VENV)
+	rm -rf $(VENV) .venv-peers

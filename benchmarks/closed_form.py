@@ -109,13 +109,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--rows", type=int, nargs="+", default=[2_000, 200_000])
+    parser.add_argument("--quick", action="store_true", help="2,000 rows only")
+    parser.add_argument("--rows", type=int, nargs="+", help="default 2,000 and 200,000")
     parser.add_argument("--noise", type=float, default=1.0, help="standard deviation beside the signal's 1")
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     print(f"torch {torch.__version__}, {options.threads} threads, load {os.getloadavg()[0]:.1f} at the start")
-    for rows in options.rows:
+    for rows in options.rows or ([2_000] if options.quick else [2_000, 200_000]):
         with tempfile.TemporaryDirectory() as folder:
             os.chdir(folder)
             os.environ["MODALIGN_CACHE"] = str(Path(folder, "cache"))

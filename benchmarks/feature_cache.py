@@ -1,6 +1,6 @@
 """What the feature cache saves: the first epoch with a frozen encoder beside the same run again.
 
-python benchmarks/feature_cache.py [--texts 1000]
+python benchmarks/feature_cache.py [--quick] [--texts 1000]
 
 Two halves of each text are aligned through frozen MiniLM and a linear projection. The second run
 finds every feature in the cache: its encoders see no sample.
@@ -18,6 +18,8 @@ from pathlib import Path
 import modalign
 import pyarrow as pa
 import pyarrow.parquet as pq
+import torch
+from measuring import heading
 
 WORDS = [
     "signal",
@@ -49,8 +51,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--texts", type=int, default=1000)
-    count = parser.parse_args().texts
+    parser.add_argument("--quick", action="store_true", help="200 texts")
+    parser.add_argument("--texts", type=int, help="default 1,000")
+    given = parser.parse_args()
+    count = given.texts or (200 if given.quick else 1000)
+    print(heading(torch.get_num_threads(), "transformers"), end="\n\n")
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
         os.environ["MODALIGN_CACHE"] = str(Path(folder, "cache"))

@@ -1,4 +1,4 @@
-"""Retrieval of 20,000 by 20,000 beside open_clip: ``python benchmarks/retrieval.py [--size N] [--dim D]``.
+"""Retrieval of 20,000 by 20,000 beside open_clip: ``python benchmarks/retrieval.py [--quick] [--size N] [--dim D]``.
 
 Both directions of the same distinct pairs, each implementation in a fresh process: seconds, and the peak
 of resident memory above what inputs and libraries already took. Prints a Markdown table.
@@ -49,11 +49,14 @@ def main() -> None:
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--size", type=int, default=20_000)
+    parser.add_argument("--quick", action="store_true", help="2,000 pairs")
+    parser.add_argument("--size", type=int, help="pairs; default 20,000")
     parser.add_argument("--dim", type=int, default=512)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--one", help=argparse.SUPPRESS)
-    return parser.parse_args()
+    options = parser.parse_args()
+    options.size = options.size or (2_000 if options.quick else 20_000)
+    return options
 
 
 def inputs(size: int, dim: int) -> tuple[Tensor, Tensor]:

@@ -1,6 +1,6 @@
 """What HNSW and IVF-PQ gain over comparing with all vectors, and what they miss.
 
-python benchmarks/search.py [--items 100000] [--dim 256]
+python benchmarks/search.py [--quick] [--items 100000] [--dim 256]
 
 Unit vectors in clusters of about fifty, as embeddings are; a query lies half way between an item and a
 direction of its own. Seconds are of one core's CPU, so that other work does not count.
@@ -12,6 +12,7 @@ import argparse
 import time
 
 import numpy as np
+from measuring import heading, print_head, print_row
 from modalign.search.nearest import KINDS, Nearest
 
 QUERIES, K = 200, 10
@@ -25,9 +26,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--items", type=int, default=100_000)
+    parser.add_argument("--quick", action="store_true", help="5,000 items")
+    parser.add_argument("--items", type=int, help="default 100,000")
     parser.add_argument("--dim", type=int, default=256)
     asked = parser.parse_args()
+    asked.items = asked.items or (5_000 if asked.quick else 100_000)
     random = np.random.default_rng(0)
     centres = random.standard_normal((max(1, asked.items // 50), asked.dim))
     own = random.standard_normal((asked.items, asked.dim))
@@ -37,7 +40,9 @@ def main() -> None:
         + unit(random.standard_normal((QUERIES, asked.dim)))
     )
     exact: list[set[int]] = []
-    print(f"{asked.items} items, {asked.dim} dimensions\nkind   build, s  query, ms  recall@{K}")
+    flat = 0.0
+    print(f"{heading(1, 'faiss-cpu')}\n\n{asked.items:,} items, {asked.dim} dimensions")
+    print_head("kind", "build, s", "query, ms", "flat takes ×", f"recall@{K}")
     for kind in KINDS:
         start = time.process_time()
         index = Nearest(vectors, kind)
@@ -45,8 +50,9 @@ def main() -> None:
         found = [{row for _, row in index.search(query[None], K)[0]} for query in queries]
         ms = (time.process_time() - built) * 1000 / QUERIES
         exact = exact or found
+        flat = flat or ms
         recall = np.mean([len(f & e) / len(e) for f, e in zip(found, exact, strict=True)])
-        print(f"{kind:6} {built - start:8.1f} {ms:10.2f} {recall:10.3f}", flush=True)
+        print_row(kind, f"{built - start:.1f}", f"{ms:.2f}", f"{flat / ms:.1f}", f"{recall:.3f}")
 
 
 if __name__ == "__main__":

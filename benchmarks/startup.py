@@ -1,6 +1,6 @@
 """How long the command line takes to answer, with no plugin installed and with fifty.
 
-Run: python benchmarks/startup.py [--plugins N] [--runs N]. Prints a Markdown table of seconds, the
+Run: python benchmarks/startup.py [--quick] [--plugins N] [--runs N]. Prints a Markdown table of seconds, the
 median over the runs, each in a new process; the plugins are generated and offer all five kinds.
 """
 
@@ -72,18 +72,21 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--plugins", type=int, default=50)
-    parser.add_argument("--runs", type=int, default=10)
+    parser.add_argument("--quick", action="store_true", help="three runs")
+    parser.add_argument("--runs", type=int, help="default 10")
     given = parser.parse_args()
+    runs = given.runs or (3 if given.quick else 10)
     counts = (0, given.plugins)
-    print("| command | " + " | ".join(f"{count} plugins more" for count in counts) + " |")
-    print("|---" * (len(counts) + 1) + "|")
+    print("| command | " + " | ".join(f"{count} plugins more" for count in counts) + " | × |")
+    print("|---" * (len(counts) + 2) + "|")
     with tempfile.TemporaryDirectory() as name:
         folders = [Path(name) / str(count) for count in counts]
         for folder, count in zip(folders, counts, strict=True):
             folder.mkdir()
             generate(folder, count)
         for command in COMMANDS:
-            cells = [f"{median(command, folder, given.runs):.3f} s" for folder in folders]
+            seconds = [median(command, folder, runs) for folder in folders]
+            cells = [*(f"{s:.3f} s" for s in seconds), f"{seconds[-1] / seconds[0]:.2f}"]
             print(f"| `modalign {' '.join(command)}` | {' | '.join(cells)} |")
 
 

@@ -60,7 +60,7 @@ def test_the_benchmark_prints_its_table(fifty):
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
-    assert lines[0] == "| command | 0 plugins more | 3 plugins more |"
+    assert lines[0] == "| command | 0 plugins more | 3 plugins more | × |"
     assert [line.split("|")[1].strip() for line in lines[2:]][:2] == [
         "`modalign --help`",
         "`modalign plugins list`",
