@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from modalign.training.cells import Cell, filled
 from modalign.training.data import Dataset
 from modalign.training.data_plan import Data
 from modalign.training.sampler import Epochs
@@ -189,3 +190,41 @@ def test_a_label_is_one_class_however_it_is_stored(tmp_path: Path) -> None:
     data = Dataset(Data(mix=mix, label="n"), tmp_path, ["word"], ["word"])
     assert data.classes == ("2", "10")
     assert data.labels.tolist() == [0, 1, 1, -1, 0]
+
+
+@given(
+    a=st.lists(st.one_of(st.integers(-3, 3), st.floats(width=32), st.none()), max_size=3),
+    b=st.lists(st.one_of(st.integers(-3, 3), st.floats(width=32), st.none()), max_size=3),
+)
+def test_keys_of_arrays_are_equal_where_their_numbers_are(a: list[Any], b: list[Any]) -> None:
+    mixed = any(len({type(v) for v in x}) > 1 for x in (a, b))  # 1 beside 0.5 is 1.0
+    same = json.dumps(a) == json.dumps(b)
+    assert mixed or (Cell(a).key == Cell(b).key) == same
+    assert Cell([a, a]).key != Cell(a).key
+
+
+def test_keys_of_arrays_tell_shapes_and_kinds_apart() -> None:
+    values = [
+        [1, 2],
+        [1.0, 2.0],
+        [[1, 2]],
+        [[1], [2]],
+        [True, False],
+        ["1", "2"],
+        [[1], [2, 3]],
+        [10**30],
+        "[1, 2]",
+    ]
+    assert len({Cell(value).key for value in values}) == len(values)
+
+
+@pytest.mark.parametrize(
+    "kind", [pa.list_(pa.float32()), pa.large_list(pa.int64()), pa.list_(pa.float64(), 2)]
+)
+def test_a_column_of_arrays_is_filled_where_it_has_numbers(kind: pa.DataType) -> None:
+    two = pa.types.is_fixed_size_list(kind)
+    values = [[1, 2], None, [3, 4]] if two else [[1, 2], None, [], [3]]
+    whole = pa.chunked_array([pa.array(values, kind), pa.array(values[:1], kind)])
+    assert filled(whole, False).tolist() == [bool(v) for v in values] + [True]
+    holes = pa.array([[None, None], [1, None]], kind)
+    assert filled(holes, False).tolist() == [False, True]

@@ -36,7 +36,7 @@ class Cell:
         elif isinstance(value, str):
             value = b"s" + value.encode(errors="surrogatepass")
         elif not isinstance(value, bytes):
-            value = b"j" + json.dumps(value, sort_keys=True, default=str).encode()
+            value = _array_bytes(value) or b"j" + json.dumps(value, sort_keys=True, default=str).encode()
         return hashlib.blake2b(value, digest_size=16).digest()
 
     @property
@@ -70,6 +70,8 @@ def values_of(value: Any, literal: bool, root: Path) -> list[Any]:
 
 def filled(values: pa.ChunkedArray | pa.Array, literal: bool) -> np.ndarray:
     """By value: whether it holds anything at all ``(n,)`` bool, without reading it."""
+    if _is_array(values.type) and not pc.list_flatten(values).null_count:
+        return np.asarray(pc.fill_null(pc.greater(pc.list_value_length(values), 0), False), dtype=bool)
     if pa.types.is_nested(values.type):
         return np.array([bool(values_of(v.as_py(), literal, Path())) for v in values], dtype=bool)
     has = pc.is_valid(values)
@@ -97,3 +99,22 @@ def _numeric(value: Any) -> bool:
         if one is not None:
             return isinstance(one, int | float)
     return False
+
+
+def _is_array(kind: pa.DataType) -> bool:
+    """Whether a column's values are flat lists of numbers."""
+    lists = pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+    return lists and (pa.types.is_floating(kind.value_type) or pa.types.is_integer(kind.value_type))
+
+
+def _array_bytes(value: Any) -> bytes | None:
+    """What a list of numbers holds, without writing them out one by one; None if it is anything else."""
+    if not isinstance(value, list):
+        return None
+    try:
+        array = np.asarray(value)
+    except (ValueError, OverflowError):  # of lists of several lengths
+        return None
+    if array.dtype.kind not in "if":
+        return None
+    return f"n{array.dtype.str}{array.shape}".encode() + array.tobytes()
