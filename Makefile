@@ -29,7 +29,7 @@ $(VENV)/ready: pyproject.toml constraints.txt benchmarks/peers.txt $(wildcard pl
 	$(BIN)/pip install --quiet --no-deps -r benchmarks/peers.txt
 	touch $@
 
-BENCHES := startup search losses retrieval feature_cache closed_form overhead align_peers third_modality loader gpu_towers
+BENCHES := startup search losses retrieval feature_cache closed_form overhead align_peers third_modality loader stream embed gpu_towers
 
 bench: $(VENV)/bench-ready  ## Every benchmark in its quick form, some ten minutes; beside more peers after `make peers`
 	@for name in $(BENCHES); do printf '\n## %s\n\n' $$name; $(BIN)/python benchmarks/$$name.py --quick || exit 1; done

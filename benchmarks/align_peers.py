@@ -3,7 +3,7 @@
 Two views (256 and 128 wide) of a shared 32-dimensional latent, with noise as strong as the signal, into 64
 dimensions: three epochs of batches of 128. Each implementation runs in a fresh process with the same data,
 seed, rate and threads (``align_with.py`` shows how); medians of several runs. Set-up is everything between
-importing and the first step, and for modalign also what it reads and writes: the table, the cache, two
+importing and the first step, and for modalign also what it reads and writes: the table, the cache,
 checkpoints, the space and its report. mmlearn and open_clip need an environment of their own, with another
 torch, and so does the bare loop beside them: ``make peers``.
 """
@@ -18,7 +18,7 @@ import statistics
 import tempfile
 from pathlib import Path
 
-from measuring import Result, fresh, heading, installed, peak_mb, print_head, print_row
+from measuring import Result, fresh, heading, installed, peak_mb, print_ahead, print_head, print_row
 
 PEERS = Path(__file__).parents[1] / ".venv-peers" / "bin" / "python"
 PACKAGES = ("torch", "sentence-transformers", "mmlearn", "open_clip_torch")
@@ -49,6 +49,7 @@ def main() -> None:
             "R@10",
         )
         ours: Result = {}
+        ahead: dict[str, dict[str, float]] = {}
         for who in WITH:
             with tempfile.TemporaryDirectory() as name:
                 folder = Path(name)
@@ -61,6 +62,12 @@ def main() -> None:
                 result = median(several(who, folder, options, **python))
             ours = ours or result
             print_row(*cells(who, result, ours))
+            if "failed" not in result and "modalign" not in who:
+                for what, (number, mine) in compared(result, ours).items():
+                    ahead.setdefault(what, {})[who] = number / mine
+        print()
+        for what, ratios in ahead.items():
+            print_ahead(what, ratios)
     print(f"\nload {os.getloadavg()[0]:.1f} at the end")
 
 
@@ -112,6 +119,15 @@ def median(runs: list[Result]) -> Result:
         return failed[0]
     middle = statistics.median_low(sum(run["seconds"].values()) for run in runs)
     return next(run for run in runs if sum(run["seconds"].values()) == middle)
+
+
+def compared(result: Result, ours: Result) -> dict[str, tuple[float, float]]:
+    """What one wishes small, of both."""
+    return {
+        "all seconds together": (sum(result["seconds"].values()), sum(ours["seconds"].values())),
+        "seconds of training": (result["seconds"]["training"], ours["seconds"]["training"]),
+        "memory": (result["peak"], ours["peak"]),
+    }
 
 
 def cells(who: str, result: Result, ours: Result) -> list[str]:

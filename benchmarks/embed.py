@@ -1,6 +1,6 @@
 """What `modalign embed` costs over a bare loop over encoder and projection, and what workers gain.
 
-python benchmarks/embed.py [--rows 4000] [--size 64] [--ray]
+python benchmarks/embed.py [--quick] [--rows 4000] [--size 64] [--ray]
 
 Pictures made here, a small vision transformer, an untrained space. Rows per second from the first row to the last, each
 worker's start and loading left out, as ratios to the bare loop (one process, reading and encoding in turn);
@@ -23,6 +23,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
+from measuring import heading, print_head, print_row
 from modalign.space import Space, SpaceModality, inference
 from modalign.space_files import load
 from modalign.spec import Spec
@@ -93,10 +94,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--rows", type=int, default=4000)
+    parser.add_argument("--quick", action="store_true", help="800 rows")
+    parser.add_argument("--rows", type=int, help="default 4,000")
     parser.add_argument("--size", type=int, default=64, help="pixels of a side")
     parser.add_argument("--ray", action="store_true", help="a local Ray cluster too")
     asked = parser.parse_args()
+    asked.rows = asked.rows or (800 if asked.quick else 4000)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     with tempfile.TemporaryDirectory() as temporary:
         folder, table, out = (Path(temporary, name) for name in ("space", "t.parquet", "a.parquet"))
@@ -107,11 +110,12 @@ def main() -> None:
         ways = {"1 worker": ["--workers", "1"], "2 workers": ["--workers", "2"]}
         if asked.ray:
             ways["ray"] = ["--engine", "ray"]
-        print(f"{asked.rows} pictures, {cores} cores\nway         rows/s   ratio  command, s")
-        print(f"{'bare loop':10} {plain:7.0f} {1:7.2f}", flush=True)
+        print(f"{heading(cores)}\n\n{asked.rows:,} pictures")
+        print_head("", "rows/s", "× bare loop", "command, s")
+        print_row("bare loop", f"{plain:.0f}", "1.00", "")
         for name, more in ways.items():
             speed, seconds = command(folder, table, out, part_rows, *more)
-            print(f"{name:10} {speed:7.0f} {speed / plain:7.2f} {seconds:11.1f}", flush=True)
+            print_row(name, f"{speed:.0f}", f"{speed / plain:.2f}", f"{seconds:.1f}")
 
 
 if __name__ == "__main__":

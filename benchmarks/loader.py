@@ -21,7 +21,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from measuring import Result, fresh, heading, peak_mb, print_head, print_row
+from measuring import Result, fresh, heading, peak_mb, print_ahead, print_head, print_row
 
 SIZE, BATCH, EPOCHS, SHARDS = 64, 64, 2, 8
 TAR, PARQUET = "{00..07}.tar", "shards/*.parquet"
@@ -41,6 +41,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         write(Path(name), options.samples)
         peers: dict[str, Result] = {}
+        rates: dict[str, dict[str, float]] = {"first": {}, "later": {}}
         for who in WAYS:
             for workers in map(str, options.workers):
                 found = fresh(__file__, ["--one", who, workers, "--folder", name], 1)
@@ -48,10 +49,16 @@ def main() -> None:
                     print_row(who, workers, found["failed"], *[""] * 6)
                     continue
                 peer = peers.setdefault(workers, found)
+                if who.startswith("modalign"):
+                    for key in rates:
+                        rates[key][f"{who}, {workers} workers"] = found[key] / peer[key]
                 cells = [f"{found['open']:.2f}"]
                 for key in ("first", "later", "peak"):
                     cells += [f"{found[key]:.0f}", f"{found[key] / peer[key]:.2f}"]
                 print_row(who, workers, *cells)
+    print()
+    for key, ratios in rates.items():
+        print_ahead(f"samples per second of the {key} epoch, of ours over webdataset", ratios, "above")
     print(f"\nload {os.getloadavg()[0]:.1f} at the end")
 
 

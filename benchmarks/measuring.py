@@ -71,6 +71,17 @@ def heading(threads: int, *packages: str) -> str:
     )
 
 
+def print_ahead(what: str, ratios: dict[str, float], better: str = "below") -> None:
+    """Who does better than what the ratios are to, in words: a peer that wins is said to.
+
+    Inputs:
+        ratios: by name, the other's number over the reference's.
+        better: whether a number "below" or "above" the reference's is the better one.
+    """
+    ahead = {who: r for who, r in ratios.items() if (r < 0.995 if better == "below" else r > 1.005)}
+    print(f"Ahead in {what}: {', '.join(f'{who} ({r:.2f})' for who, r in ahead.items()) or 'none'}.")
+
+
 def print_row(*cells: object) -> None:
     """One row of a Markdown table, at once."""
     print(f"| {' | '.join(map(str, cells))} |", flush=True)
