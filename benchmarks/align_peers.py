@@ -35,6 +35,7 @@ def main() -> None:
     from two_views import make, write
 
     print(heading(options.threads, "sentence-transformers"))
+    others: dict[str, str] = {}
     for rows in options.rows:
         print(f"\n{rows:,} rows")
         print_head(
@@ -61,6 +62,8 @@ def main() -> None:
                     continue
                 result = median(several(who, folder, options, **python))
             ours = ours or result
+            if python:
+                others.update(result.get("versions", {}))
             print_row(*cells(who, result, ours))
             if "failed" not in result and "modalign" not in who:
                 for what, (number, mine) in compared(result, ours).items():
@@ -68,6 +71,8 @@ def main() -> None:
         print()
         for what, ratios in ahead.items():
             print_ahead(what, ratios)
+    if others:
+        print(f"\npeers' own environment: {', '.join(f'{k} {v}' for k, v in others.items())}")
     print(f"\nload {os.getloadavg()[0]:.1f} at the end")
 
 
