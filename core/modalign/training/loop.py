@@ -25,6 +25,7 @@ from .memory import ChunkSize
 from .optim import build_optimizer, build_schedule
 from .prefetch import Prefetcher
 from .rng import restore_rng, rng_state, seed_all, seeded
+from .speed import stage_speed
 from .stage import StageModel, embeddings, stage_pairs
 
 
@@ -37,6 +38,7 @@ class Trainer:
         self.model = StageModel(
             job.space, job.trained, 1 / job.plan.space.temperature.min, teacher="teacher" in needs
         )
+        self.model.speed = stage_speed(job)
         self.losses = nn.ModuleDict({name: loss for name, (_, loss) in job.losses.items()})
         self.losses.to(job.fabric.device)
         with seeded(job.plan.seed, "bind", job.stage.name):

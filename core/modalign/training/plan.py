@@ -109,6 +109,8 @@ class StagePlan(Part):
     chunk_size: Annotated[int, Field(ge=1)] | None = None
     """Rows that encoders and projection see at once, on each device, while the loss sees the whole
     batch (GradCache): less memory for one more forward pass. None: all at once."""
+    activation_checkpointing: bool = False
+    """Compute the activations of layers again in the backward pass instead of keeping them."""
     accumulate: Annotated[int, Field(ge=1)] = 1
     bucket_by: str | None = None
     """A modality: batches hold rows in which it is of like size, so that less of them is padding."""
@@ -183,6 +185,28 @@ class FabricPlan(Part):
     num_nodes: Annotated[int, Field(ge=1)] = 1
 
 
+class Compile(Part):
+    """How ``torch.compile`` goes about it."""
+
+    mode: Literal["default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"] = "default"
+    dynamic: bool | None = None
+    """Compile for every shape at once; None: once a shape changes."""
+
+
+class SpeedPlan(Part):
+    """What makes a run faster, and its numbers differ in their last digits."""
+
+    compile: bool | Compile = False
+    """Compile alignment layers, projection and the encoders that run in every batch."""
+    tf32: bool = False
+    """Multiply float32 matrices in TF32 on GPUs that can: 10 bits of precision instead of 23."""
+
+    @property
+    def compiler(self) -> Compile | None:
+        """The compiler's options; None: nothing is compiled."""
+        return self.compile if isinstance(self.compile, Compile) else Compile() if self.compile else None
+
+
 class TrackPlan(Part):
     """Where MLflow keeps the run; ``uri: null`` tracks nothing."""
 
@@ -213,6 +237,7 @@ class Plan(Part):
     stages: list[StagePlan] = []
     tasks: list[TaskPlan] = []
     fabric: FabricPlan = FabricPlan()
+    speed: SpeedPlan = SpeedPlan()
     track: TrackPlan = TrackPlan()
     checkpoint: CheckpointPlan = CheckpointPlan()
     plugins: PluginsPlan = PluginsPlan()

@@ -35,6 +35,7 @@ from .plan import Plan
 from .plan_file import read_plan
 from .quarantine import Quarantine
 from .run_folder import RunFolder
+from .speed import matrix_products
 from .stage_run import run_stage
 
 if TYPE_CHECKING:
@@ -109,6 +110,7 @@ def align(
         )
         stack.enter_context(listeners(run))
         stack.enter_context(stop_signals(run))
+        stack.enter_context(matrix_products(run.plan))
         status = "failed"
         try:
             run.event("run_started")

@@ -15,6 +15,7 @@ from modalign.space import Space
 
 from .content import Embedded, Loaded
 from .plan import Plan, StagePlan
+from .speed import Speed
 
 
 @dataclass(frozen=True)
@@ -90,6 +91,7 @@ class StageModel(nn.Module):
         self.trained = trained
         self.max_scale = max_scale
         self.teacher = teacher
+        self.speed = Speed()
         space.requires_grad_(False)
         for part, tensors in space.parts():
             if part in trained:
@@ -122,7 +124,8 @@ class StageModel(nn.Module):
 
         Rows that are not present are zero.
         """
-        return {name: self._one(name, loaded) for name, loaded in inputs.items()}, self.scale()
+        with self.speed.applied():
+            return {name: self._one(name, loaded) for name, loaded in inputs.items()}, self.scale()
 
     def _one(self, name: str, loaded: Loaded) -> dict[str, Tensor]:
         n, device = len(loaded.present), self.space.logit_scale.device

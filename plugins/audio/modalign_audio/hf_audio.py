@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, ClassVar
 
 import torch
@@ -31,17 +31,26 @@ class HFAudio(Encoder):
         model: a hub id such as ``facebook/hubert-base-ls960``, or a folder with config.json and weights.
         revision: a branch, tag or commit of the hub repository.
         weights: False builds the architecture with random weights, to be loaded or trained later.
+        attention: "eager", "sdpa" or "flash_attention_2" (a GPU and the package flash-attn; computes in
+            bfloat16). None: what transformers chooses, sdpa where the model has it.
 
     Raises:
-        UserError: if the model cannot be loaded, or is of another family.
+        UserError: if the model cannot be loaded, or is of another family, or a package is missing.
     """
 
     modality: ClassVar[str] = "audio"
 
-    def __init__(self, model: str, revision: str | None = None, weights: bool = True) -> None:
+    def __init__(
+        self,
+        model: str,
+        revision: str | None = None,
+        weights: bool = True,
+        attention: str | None = None,
+    ) -> None:
         super().__init__()
         self.pretrained = weights
-        whole, self.extractor, missing = _load(model, revision, weights)
+        self.attention = attention
+        whole, self.extractor, missing = _load(model, revision, weights, attention_options(attention))
         self.kind = str(whole.config.model_type)
         self.tower: Any = self.family.tower(whole)
         for name, parameter in self.tower.named_parameters():
@@ -71,8 +80,10 @@ class HFAudio(Encoder):
         return options if window is None else {**options, "max_seconds": float(window)}
 
     def fingerprint(self) -> str:
-        """Weights, configuration and feature extraction."""
+        """Weights, configuration, feature extraction and attention."""
         settings = {**self.tower.config.to_dict(), "extractor": self.extractor.to_dict()}
+        if self.attention:
+            settings["attention"] = self.attention
         plain = {k: v for k, v in settings.items() if k not in ("_name_or_path", "transformers_version")}
         text = json.dumps(plain, sort_keys=True, default=str)
         return hashlib.blake2b(f"{super().fingerprint()} {text}".encode(), digest_size=16).hexdigest()
@@ -81,12 +92,44 @@ class HFAudio(Encoder):
         lengths = batch["mask"].sum(1).tolist()
         waves = batch["wave"].detach().float().cpu().numpy()  # (N, L)
         clips = [wave[:length] for wave, length in zip(waves, lengths, strict=True)]  # N x (L_i,)
-        tokens, mask = self.family.run(self.tower, self.extractor, clips)  # (N, T, W), (N, T)
+        with attention_precision(self.attention, batch["wave"].device):
+            tokens, mask = self.family.run(self.tower, self.extractor, clips)  # (N, T, W), (N, T)
         longest = int(mask.any(0).nonzero().max()) + 1
-        return Features(tokens[:, :longest], mask[:, :longest])  # (N, T', W), (N, T')
+        return Features(tokens[:, :longest].float(), mask[:, :longest])  # (N, T', W), (N, T')
 
 
-def _load(model: str, revision: str | None, weights: bool) -> tuple[Any, Any, set[str]]:
+ATTENTION = ("eager", "sdpa", "flash_attention_2")
+
+
+def attention_options(attention: str | None) -> dict[str, Any]:
+    """What transformers is told about how a model attends; None: nothing, it chooses.
+
+    Raises:
+        UserError: for another name, or if flash attention cannot run here.
+    """
+    if attention is None:
+        return {}
+    from transformers.utils import is_flash_attn_2_available
+
+    if attention not in ATTENTION:
+        raise UserError(f"attention {attention!r}: use one of {', '.join(ATTENTION)}")
+    if attention == "flash_attention_2" and not is_flash_attn_2_available():
+        raise UserError(
+            "attention 'flash_attention_2' needs a GPU and the package flash-attn (pip install flash-attn); "
+            "without them use 'sdpa'"
+        )
+    return {"attn_implementation": attention}
+
+
+def attention_precision(attention: str | None, device: torch.device) -> AbstractContextManager[Any]:
+    """Flash attention takes 16 bits alone: bfloat16 inside, whatever the run's precision."""
+    flash = attention == "flash_attention_2"
+    return torch.autocast(device.type, torch.bfloat16) if flash else nullcontext()
+
+
+def _load(
+    model: str, revision: str | None, weights: bool, attention: dict[str, Any]
+) -> tuple[Any, Any, set[str]]:
     """The model, its feature extractor, and the names of the weights its checkpoint lacks."""
     from safetensors import SafetensorError
     from transformers import AutoConfig, AutoModel, PretrainedConfig
@@ -109,11 +152,11 @@ def _load(model: str, revision: str | None, weights: bool) -> tuple[Any, Any, se
                 )
             if weights:
                 whole, report = AutoModel.from_pretrained(
-                    model, config=config, dtype=torch.float32, output_loading_info=True, **safe
+                    model, config=config, dtype=torch.float32, output_loading_info=True, **safe, **attention
                 )
                 missing = set(report["missing_keys"])
             else:
-                whole = AutoModel.from_config(config, dtype=torch.float32)
+                whole = AutoModel.from_config(config, dtype=torch.float32, **attention)
             return whole, _extractor(model, safe) or FAMILIES[config.model_type].extractor(config), missing
     except (OSError, ValueError, ImportError, RuntimeError, SafetensorError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]

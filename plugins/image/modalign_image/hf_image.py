@@ -12,7 +12,7 @@ from modalign import UserError
 from modalign.contracts import Batch, Encoder, Features
 from torch.nn import functional as F
 
-from .pretrained import load_image_model
+from .pretrained import attention_precision, load_image_model
 
 
 class HFImage(Encoder):
@@ -27,9 +27,11 @@ class HFImage(Encoder):
         model: hub id or a folder written by ``save_pretrained``.
         size: side of its input; default: the model's own. Another size interpolates its positions.
         weights: False builds the architecture with random weights, to be loaded or trained later.
+        attention: "eager", "sdpa" or "flash_attention_2" (a GPU and the package flash-attn; computes in
+            bfloat16). None: what transformers chooses, sdpa where the model has it.
 
     Raises:
-        UserError: if the model cannot be found, reached or understood.
+        UserError: if the model cannot be found, reached or understood, or a package is missing.
     """
 
     modality: ClassVar[str] = "image"
@@ -37,10 +39,13 @@ class HFImage(Encoder):
     mean: torch.Tensor
     std: torch.Tensor
 
-    def __init__(self, model: str, size: int | None = None, weights: bool = True) -> None:
+    def __init__(
+        self, model: str, size: int | None = None, weights: bool = True, attention: str | None = None
+    ) -> None:
         super().__init__()
         self.pretrained = weights
-        self.network, pixels = load_image_model(str(model), weights)
+        self.attention = attention
+        self.network, pixels = load_image_model(str(model), weights, attention)
         config: Any = self.network.config
         parameters = inspect.signature(self.network.forward).parameters
         if "spatial_shapes" in parameters:
@@ -64,17 +69,19 @@ class HFImage(Encoder):
             pixels = F.interpolate(pixels, (self.size, self.size), mode="bicubic", antialias=True)
             pixels = pixels.clamp(0, 1)  # (N, 3, size, size)
         pixels = (pixels - self.mean) / self.std  # (N, 3, size, size)
-        tokens = self.network(pixel_values=pixels, **self._options).last_hidden_state  # (N, T, W)
+        with attention_precision(self.attention, pixels.device):
+            tokens = self.network(pixel_values=pixels, **self._options).last_hidden_state  # (N, T, W)
         if tokens.ndim == 4:  # a grid (N, W, H', W') of a convolutional network
             tokens = tokens.flatten(2).mT  # (N, T, W)
         if str(self.network.config.model_type) in _CLIP_LIKE:  # type: ignore[union-attr]
             tokens = self.network.post_layernorm(tokens)  # type: ignore[operator]  # (N, T, W)
-        return Features(tokens, torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device))
+        return Features(tokens.float(), torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device))
 
     def fingerprint(self) -> str:
-        """Weights, size and architecture settings: each of them changes the output."""
+        """Weights, size, architecture settings and attention: each of them changes the output."""
         settings = {k: v for k, v in self.network.config.to_dict().items() if k not in _IRRELEVANT}  # type: ignore[union-attr, operator]
-        text = json.dumps([self.size, settings], sort_keys=True, default=str)
+        chosen = [self.attention] if self.attention else []
+        text = json.dumps([self.size, settings, *chosen], sort_keys=True, default=str)
         digest = hashlib.blake2b(text.encode(), digest_size=8)
         return f"{super().fingerprint()}-{digest.hexdigest()}"
 

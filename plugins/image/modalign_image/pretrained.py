@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,7 @@ from modalign import UserError
 from torch import nn
 from transformers import AutoConfig, AutoModel
 from transformers.image_processing_base import ImageProcessingMixin
-from transformers.utils import logging
+from transformers.utils import is_flash_attn_2_available, logging
 
 UNUSED = ("pooler", "head", "mask_token")
 """Parts that make one vector of the tokens, or serve masked pretraining; we use neither."""
@@ -32,16 +32,18 @@ class Pixels:
     std: tuple[float, ...]
 
 
-def load_image_model(model: str, weights: bool) -> tuple[nn.Module, Pixels]:
+def load_image_model(model: str, weights: bool, attention: str | None = None) -> tuple[nn.Module, Pixels]:
     """The image model (the vision tower of a dual encoder) and how it wants its pixels.
 
     Inputs:
         model: a hub id or a folder written by ``save_pretrained``.
         weights: False builds the architecture without loading its weights.
+        attention: see ``attention_options``.
 
     Raises:
         UserError: if it cannot be found, reached or understood, or if weights are missing in it.
     """
+    options = {"trust_remote_code": False, **attention_options(attention)}
     if (model.startswith((".", "~")) or os.path.isabs(model)) and not os.path.isdir(model):
         raise UserError(f"no folder {model!r}; give a folder written by save_pretrained, or a hub id")
     missing: set[str] = set()
@@ -50,11 +52,11 @@ def load_image_model(model: str, weights: bool) -> tuple[nn.Module, Pixels]:
             config = AutoConfig.from_pretrained(model, trust_remote_code=False)
             if weights:
                 network, info = AutoModel.from_pretrained(
-                    model, trust_remote_code=False, dtype=torch.float32, output_loading_info=True
+                    model, dtype=torch.float32, output_loading_info=True, **options
                 )
                 missing = set(info["missing_keys"])
             else:
-                network = AutoModel.from_config(config, trust_remote_code=False)
+                network = AutoModel.from_config(config, **options)
     except Exception as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
         raise UserError(
@@ -73,6 +75,33 @@ def load_image_model(model: str, weights: bool) -> tuple[nn.Module, Pixels]:
         )
     _drop_unused(network)
     return network, _pixels(model, network.config)
+
+
+ATTENTION = ("eager", "sdpa", "flash_attention_2")
+
+
+def attention_options(attention: str | None) -> dict[str, Any]:
+    """What transformers is told about how a model attends; None: nothing, it chooses.
+
+    Raises:
+        UserError: for another name, or if flash attention cannot run here.
+    """
+    if attention is None:
+        return {}
+    if attention not in ATTENTION:
+        raise UserError(f"attention {attention!r}: use one of {', '.join(ATTENTION)}")
+    if attention == "flash_attention_2" and not is_flash_attn_2_available():
+        raise UserError(
+            "attention 'flash_attention_2' needs a GPU and the package flash-attn (pip install flash-attn); "
+            "without them use 'sdpa'"
+        )
+    return {"attn_implementation": attention}
+
+
+def attention_precision(attention: str | None, device: torch.device) -> AbstractContextManager[Any]:
+    """Flash attention takes 16 bits alone: bfloat16 inside, whatever the run's precision."""
+    flash = attention == "flash_attention_2"
+    return torch.autocast(device.type, torch.bfloat16) if flash else nullcontext()
 
 
 def _drop_unused(network: Any) -> None:

@@ -11,7 +11,7 @@ from torch import nn
 
 from .lora import add_lora
 from .modality import decode
-from .pretrained import describe, load_text_model
+from .pretrained import attention_precision, describe, load_text_model
 
 
 class HFText(Encoder):
@@ -30,9 +30,11 @@ class HFText(Encoder):
         lora: rank of adapters in every linear layer (LoRA; needs ``modalign-text[lora]``); they alone are
             trained and travel with a space. 0: none, and ``trainable`` trains the whole model.
         lora_alpha: strength of the adapters; by default the rank.
+        attention: "eager", "sdpa" or "flash_attention_2" (a GPU and the package flash-attn; computes in
+            bfloat16). None: what transformers chooses, sdpa where the model has it.
 
     Raises:
-        UserError: if the model cannot be found, reached or understood, or peft is needed and missing.
+        UserError: if the model cannot be found, reached or understood, or a package is needed and missing.
     """
 
     modality: ClassVar[str] = "text"
@@ -44,10 +46,12 @@ class HFText(Encoder):
         weights: bool = True,
         lora: int = 0,
         lora_alpha: float | None = None,
+        attention: str | None = None,
     ) -> None:
         super().__init__()
+        self.attention = attention
         self.pretrained = weights and not lora
-        self.network, self._tokenizer = load_text_model(str(model), weights)
+        self.network, self._tokenizer = load_text_model(str(model), weights, attention)
         config = self.network.config
         self.width: int = config.hidden_size  # type: ignore[union-attr, assignment]
         # SigLIP was trained on padding of a fixed length that every token attends to.
@@ -75,12 +79,14 @@ class HFText(Encoder):
             mask = torch.ones_like(mask)  # (N, T)
         elif mask.shape[1]:
             mask[:, 0] = 1  # a text of unknown characters may leave no token; keep one
-        tokens = self.network(input_ids=ids, attention_mask=mask).last_hidden_state  # (N, T, W)
-        return Features(tokens, mask.bool())
+        with attention_precision(self.attention, device):
+            tokens = self.network(input_ids=ids, attention_mask=mask).last_hidden_state  # (N, T, W)
+        return Features(tokens.float(), mask.bool())
 
     def fingerprint(self) -> str:
-        """Weights, architecture settings and tokenizer: each of them changes the output."""
-        return f"{super().fingerprint()}-{describe(self.network, self._tokenizer)}"
+        """Weights, architecture settings, tokenizer, attention: each of them changes the output."""
+        chosen = f"-{self.attention}" if self.attention else ""
+        return f"{super().fingerprint()}-{describe(self.network, self._tokenizer)}{chosen}"
 
 
 def _positions(network: nn.Module) -> int:

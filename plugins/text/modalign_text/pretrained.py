@@ -6,29 +6,31 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
 from modalign import UserError
 from torch import nn
 from transformers import AutoConfig, AutoModel, AutoModelForTextEncoding, AutoTokenizer
-from transformers.utils import logging
+from transformers.utils import is_flash_attn_2_available, logging
 
 UNUSED = ("pooler", "head")
 """Parts that read the tokens to make one vector; we take the tokens themselves."""
 
 
-def load_text_model(model: str, weights: bool) -> tuple[nn.Module, Any]:
+def load_text_model(model: str, weights: bool, attention: str | None = None) -> tuple[nn.Module, Any]:
     """The text model (the text tower of a dual encoder, the encoder of T5) and its tokenizer.
 
     Inputs:
         model: a hub id or a folder written by ``save_pretrained``.
         weights: False builds the architecture without loading its weights.
+        attention: see ``attention_options``.
 
     Raises:
         UserError: if it cannot be found, reached or understood, or if weights are missing in it.
     """
+    options = {"trust_remote_code": False, **attention_options(attention)}
     if _is_path(model) and not os.path.isdir(model):
         raise UserError(f"no folder {model!r}; give a folder written by save_pretrained, or a hub id")
     try:
@@ -38,11 +40,11 @@ def load_text_model(model: str, weights: bool) -> tuple[nn.Module, Any]:
             missing: set[str] = set()
             if weights:
                 network, info = auto.from_pretrained(
-                    model, trust_remote_code=False, dtype=torch.float32, output_loading_info=True
+                    model, dtype=torch.float32, output_loading_info=True, **options
                 )
                 missing = set(info["missing_keys"])
             else:
-                network = auto.from_config(config, trust_remote_code=False)
+                network = auto.from_config(config, **options)
             tokenizer = AutoTokenizer.from_pretrained(model, trust_remote_code=False)
     except Exception as error:
         raise UserError(f"cannot load the text model {model!r}: {_reason(error)}. {_WHAT_TO_TYPE}") from error
@@ -55,6 +57,33 @@ def load_text_model(model: str, weights: bool) -> tuple[nn.Module, Any]:
         )
     _drop_unused(network)
     return network, _with_padding(tokenizer, model)
+
+
+ATTENTION = ("eager", "sdpa", "flash_attention_2")
+
+
+def attention_options(attention: str | None) -> dict[str, Any]:
+    """What transformers is told about how a model attends; None: nothing, it chooses.
+
+    Raises:
+        UserError: for another name, or if flash attention cannot run here.
+    """
+    if attention is None:
+        return {}
+    if attention not in ATTENTION:
+        raise UserError(f"attention {attention!r}: use one of {', '.join(ATTENTION)}")
+    if attention == "flash_attention_2" and not is_flash_attn_2_available():
+        raise UserError(
+            "attention 'flash_attention_2' needs a GPU and the package flash-attn (pip install flash-attn); "
+            "without them use 'sdpa'"
+        )
+    return {"attn_implementation": attention}
+
+
+def attention_precision(attention: str | None, device: torch.device) -> AbstractContextManager[Any]:
+    """Flash attention takes 16 bits alone: bfloat16 inside, whatever the run's precision."""
+    flash = attention == "flash_attention_2"
+    return torch.autocast(device.type, torch.bfloat16) if flash else nullcontext()
 
 
 def describe(network: nn.Module, tokenizer: Any) -> str:
