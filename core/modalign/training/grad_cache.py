@@ -100,6 +100,9 @@ def cached_backward(
     if not math.isfinite(value) or not loss.requires_grad:
         return value, rest
     fabric.backward(loss * share)
+    # What a gradient scaler multiplies by (else 1): the gradients of the leaves hold it already.
+    factor = torch.ones((), device=loss.device, requires_grad=True)
+    fabric.backward(factor * 1.0)
     start = 0
     for i, (chunk, state) in enumerate(zip(chunks, states, strict=True)):
         stop = start + len(next(iter(chunk.values())).present)
@@ -114,7 +117,7 @@ def cached_backward(
                         # Only padding lies beyond the chunk's own length.
                         pull = pull + (tensor * grad[start:stop, : tensor.shape[1]]).sum()
             if pull.requires_grad:
-                pull.backward()
+                fabric.backward(pull / factor.grad)
         start = stop
     return value, rest
 

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from .job import StageJob
 
 log = logging.getLogger("modalign")
-RECOMPILE = 64
-"""Shapes and modalities a module may be compiled for: each modality is one for the projection."""
+RECOMPILE = 512
+"""Graphs of all modules together: one for each shape, modality and mode of each of them."""
 
 
 class Speed:
@@ -120,7 +120,11 @@ def _compile(module: nn.Module, options: Compile) -> Any:
 
     # Dropout draws what it draws uncompiled, so that chunks replay it and results stay the same.
     settings = {**_inductor.list_mode_options(options.mode), "fallback_random": True}
-    return torch.compile(module._call_impl, dynamic=options.dynamic, options=settings)
+
+    def call(*args: Any, **kwargs: Any) -> Any:  # torch.nn's own functions are never compiled by themselves
+        return module._call_impl(*args, **kwargs)
+
+    return torch.compile(call, dynamic=options.dynamic, options=settings)
 
 
 @contextmanager
@@ -130,7 +134,7 @@ def _compiler_settings() -> Iterator[None]:
 
     # The backward pass is compiled with the forward pass, where a failure can still be answered.
     with (
-        torch._dynamo.config.patch(recompile_limit=RECOMPILE),
+        torch._dynamo.config.patch(recompile_limit=RECOMPILE, accumulated_recompile_limit=RECOMPILE),
         torch._functorch.config.patch(force_non_lazy_backward_lowering=True),
     ):
         yield
