@@ -1,4 +1,4 @@
-"""Says what a plan would do: rows, steps and parameters, without writing anything."""
+"""Says what a plan would do, need and take, without writing anything."""
 
 from __future__ import annotations
 
@@ -6,49 +6,117 @@ import os
 from collections.abc import Iterable
 
 from modalign import report
-from modalign.space_files import load
 
-from .build import build_encoders, build_space, enter_stage
-from .checks import prepare
-from .loop import steps_per_epoch
-from .plan_file import read_plan
-from .sampler import Epochs
-from .stage import count_parameters, trained_parts
+from .peek import Encoding
+from .predict import predict
+from .prediction import StagePrediction
+
+__all__ = ["describe", "predict"]
 
 
 def describe(plan: str | os.PathLike[str], overrides: Iterable[str] = (), start: str | None = None) -> str:
-    """One line per stage of a checked plan, as text.
+    """What every stage of a checked plan trains, needs and takes, as text.
 
     Raises:
         UserError: if anything is wrong with it.
     """
-    prepared = prepare(read_plan(plan, overrides), load(start) if start else None)
-    plan_ = prepared.plan
-    space = prepared.start or build_space(plan_)
-    encoders = build_encoders(plan_)
-    rows = [["stage", "aligns", "rows", "epochs", "steps", "trained", "+ encoders", "trains"]]
-    for i, stage in enumerate(plan_.stages):
-        fresh = prepared.start is None
-        new = enter_stage(plan_, space, stage, encoders, founders=fresh and i == 0)
-        trained = trained_parts(plan_, stage, new, first=fresh and i == plan_.first_trained)
-        data = plan_.stage_data(stage)
-        assert data is not None
-        dataset = prepared.dataset(data)
-        usable = dataset.usable("train", stage.align, min(2, len(stage.align)))
-        epochs = Epochs(usable, dataset.weights, stage.batch_size, plan_.seed, stage.name)
-        solved = stage.closed_form is not None
-        counts = count_parameters(space, trained)
-        encoder = sum(n for name, n in counts.items() if name.startswith("encoder:"))
+    stages = predict(plan, overrides, start)
+    parts = [report.columns(overview(stages)), *(report.columns(details(stage)) for stage in stages)]
+    return "\n\n".join([*parts, *(advice(stage) for stage in stages if not stage.fits), total(stages)])
+
+
+def overview(stages: Iterable[StagePrediction]) -> list[list[str]]:
+    """A row per stage."""
+    rows = [
+        ["stage", "aligns", "rows", "epochs", "steps", "trained", "+ encoders", "memory", "time", "trains"]
+    ]
+    for s in stages:
+        encoder = sum(n for name, n in s.trained.items() if name.startswith("encoder:"))
         rows.append(
             [
-                stage.name,
-                ", ".join(stage.align),
-                f"{epochs.size:,}",
-                "1" if solved else str(stage.epochs),
-                "1" if solved else f"{steps_per_epoch(stage, epochs) * stage.epochs:,}",
-                f"{sum(counts.values()) - encoder:,}",
+                s.name,
+                ", ".join(s.align),
+                f"{s.rows:,}",
+                str(s.epochs),
+                f"{s.steps:,}",
+                f"{sum(s.trained.values()) - encoder:,}",
                 f"{encoder:,}",
-                ", ".join(sorted(trained.parts)),
+                size(s.needed),
+                duration(s.seconds),
+                ", ".join(sorted(s.trained)),
             ]
         )
-    return report.columns(rows)
+    return rows
+
+
+def details(stage: StagePrediction) -> list[list[str]]:
+    """A table of one stage: what is needed, for what."""
+    s = stage
+    rows = [[s.name, "", ""]]
+    rows += [[f"  trained {part}", f"{n:,}", "parameters"] for part, n in s.trained.items()]
+    rows += [[f"  frozen {part}", f"{n:,}", "parameters"] for part, n in s.frozen.items()]
+    notes = {"activations": f"of {s.rows_at_once:,} rows at once"}
+    if s.tile:
+        wide = "whole" if s.batch_size <= s.tile else f"in tiles of {s.tile:,} rows where they stream"
+        notes["losses"] = f"of a batch of {s.batch_size:,} rows, {wide}"
+    rows += [[f"  {what}", size(n), notes.get(what, "")] for what, n in s.memory.items()]
+    fits = "it fits" if s.fits else "it does not fit"
+    rows.append(["  memory in all", size(s.needed), f"of {size(s.free)} free: {fits}"])
+    rows += [
+        [f"  features of {e.modality}", size(e.disk), cache(e)] for e in s.encodings if e.memory or e.cached
+    ]
+    if s.encode_seconds:
+        rows.append(["  time to read and encode", duration(s.encode_seconds), "what is not in the cache"])
+    rows.append(["  time of a step", duration(s.step_seconds), f"{s.steps:,} of them"])
+    rows.append(["  time in all", duration(s.seconds), "without tasks and compiling"])
+    return rows
+
+
+def cache(e: Encoding) -> str:
+    """What the feature cache has and gets."""
+    about = "" if e.exact else "about "
+    share = f"{100 * e.cached / max(1, e.samples):.0f} %"
+    return f"on disk, new: {about}{e.samples - e.cached:,} of {e.samples:,} samples ({share} cached)"
+
+
+def advice(stage: StagePrediction) -> str:
+    """What to do about memory that is not enough."""
+    if stage.chunk is not None:
+        return (
+            f"stage {stage.name} needs more memory than there is: write chunk_size: {stage.chunk} into it "
+            "(the loss still sees the whole batch)"
+        )
+    return (
+        f"stage {stage.name} needs more memory than there is, one row at a time too: write "
+        "activation_checkpointing: true into it, lower batch_size, or take smaller encoders"
+    )
+
+
+def total(stages: list[StagePrediction]) -> str:
+    """The last line."""
+    disk = sum(e.disk for s in stages for e in s.encodings)
+    time, memory = duration(sum(s.seconds for s in stages)), max(s.needed for s in stages)
+    fits = "it fits" if all(s.fits for s in stages) else "it does not fit"
+    return f"total: {time}, {size(memory)} of memory ({fits}), {size(disk)} of new features on disk"
+
+
+def size(count: float) -> str:
+    """Bytes in words: 1.5 GB."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000 or unit == "GB":
+            return f"{count:.3g} {unit}" if count < 1000 else f"{count:,.0f} {unit}"
+        count /= 1000
+    raise AssertionError
+
+
+def duration(seconds: float) -> str:
+    """Seconds in words: 2 h 5 min."""
+    if seconds < 1:
+        return f"{1000 * seconds:.0f} ms"
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes = round(seconds / 60)
+    hours, days = minutes // 60, minutes // 1440
+    if days:
+        return f"{days} d {hours % 24} h"
+    return f"{hours} h {minutes % 60} min" if hours else f"{minutes} min"

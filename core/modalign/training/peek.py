@@ -37,7 +37,7 @@ class Encoding:
         samples: distinct ones, every cached view counted.
         cached: of them, those that are in the cache already.
         exact: False if the data were too many to look at each of them.
-        seconds: to read and encode the others, on one process.
+        each: seconds to read and encode one, on one process.
         disk: bytes that the cache grows by.
         memory: bytes at the peak of encoding one chunk.
         items: bytes of decoded items that stay in memory.
@@ -47,10 +47,15 @@ class Encoding:
     samples: int
     cached: int
     exact: bool
-    seconds: float
+    each: float
     disk: int
     memory: int
     items: int
+
+    @property
+    def seconds(self) -> float:
+        """To read and encode all that is not cached, on one process."""
+        return self.each * (self.samples - self.cached)
 
 
 def peeking(reader: Reader) -> Reader:
@@ -67,10 +72,10 @@ def look(reader: Reader, rows: Sequence[int], seconds: float) -> Encoding:
         rows: of the stage, in random order.
         seconds: to spend, about.
     """
-    begun, seen, total, looked = time.perf_counter(), {}, 0, 0
+    begun, looked = time.perf_counter(), 0
+    seen: dict[bytes, tuple[Cell, int]] = {}
     for row in rows:
         for cell in reader.dataset.cells(reader.name, row):
-            total += 1
             seen.setdefault(cell.key, (cell, row))
         looked += 1
         if looked % 64 == 0 and time.perf_counter() - begun > seconds / 2:
@@ -84,9 +89,9 @@ def look(reader: Reader, rows: Sequence[int], seconds: float) -> Encoding:
     cost = _cost(reader, new[: 4 * CHUNK], seconds / 2)
     items = min(MEMO_BYTES, round(cost.item * (samples if cache is None else fresh) / views))
     if cache is None:
-        return Encoding(reader.name, samples, 0, exact, cost.seconds * samples, 0, 0, items)
+        return Encoding(reader.name, samples, 0, exact, cost.seconds, 0, 0, items)
     disk = round(cost.disk * fresh)
-    return Encoding(reader.name, samples, samples - fresh, exact, cost.seconds * fresh, disk, cost.memory, items)
+    return Encoding(reader.name, samples, samples - fresh, exact, cost.seconds, disk, cost.memory, items)
 
 
 @dataclass(frozen=True)

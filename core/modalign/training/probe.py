@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -14,7 +13,7 @@ from torch import Tensor
 from modalign.contracts import Features
 
 from .batches import RowBatch
-from .content import Content, Embedded, Loaded
+from .content import Content, Embedded, Loaded, to_device
 from .job import StageJob
 from .live_memory import LiveMemory
 from .loop import Trainer
@@ -47,21 +46,29 @@ class Sizes:
         return self.points[-1][0]
 
     def _line(self, what: int, rows: float) -> float:
-        (n, *_), last = self.points[0], self.points[-1]
+        last = self.points[-1]
         if len(self.points) < 2 or rows == last[0]:
             return last[what] * rows / last[0] if rows > last[0] else last[what]
         slope = max(0.0, (last[what] - self.points[-2][what]) / (last[0] - self.points[-2][0]))
         return max(0.0, last[what] + slope * (rows - last[0]))
 
 
-def grow(run: Callable[[int], None], most: int, seconds: float, room: float) -> Sizes:
+def grow(
+    run: Callable[[int], None],
+    most: int,
+    seconds: float,
+    room: float,
+    ready: Callable[[int], object] = lambda rows: None,
+) -> Sizes:
     """Measure ``run(rows)``, rows doubling up to ``most`` as long as time and memory last.
 
     Inputs:
         seconds: to spend, about.
         room: bytes that the peak may reach, about.
+        ready: makes what ``run`` needs, unmeasured.
     """
     begun, rows = time.perf_counter(), min(FIRST, most)
+    ready(rows)
     run(rows)  # whatever the first time costs
     points: list[tuple[int, float, float]] = []
     while True:
@@ -75,14 +82,15 @@ def grow(run: Callable[[int], None], most: int, seconds: float, room: float) -> 
         if rows == most or 5 * took > left or 2 * memory.peak > room:
             return Sizes(tuple(points))
         rows = min(2 * rows, most)
+        ready(rows)
 
 
 class StepProbe:
-    """Optimiser steps of a stage on its own first rows.
+    """Optimiser steps of a stage on a few of its rows.
 
     Inputs:
         job: its trainer changes the space, and nothing on disk.
-        rows: real ones, as many as may be asked for.
+        rows: real ones, repeated where more are asked for.
     """
 
     def __init__(self, job: StageJob, rows: np.ndarray) -> None:
@@ -91,64 +99,67 @@ class StepProbe:
         self.trainer.wrapped.train()
         self.labels = torch.tensor(job.dataset.labels) if job.dataset.has_labels else None
         self.loading = 0.0
-        """Seconds that reading the last batch took."""
-        self._batches: dict[int, RowBatch] = {}
+        """Seconds that reading the current batch took."""
+        self.load(min(FIRST, len(rows)))
 
-    def batch(self, count: int) -> RowBatch:
-        """The first rows as a batch."""
-        if count not in self._batches:
-            rows = np.resize(self.rows, count)
-            loaded = {m: reader.load(rows, 0) for m, reader in self.job.readers.items()}
+    def load(self, count: int) -> None:
+        """Make a batch of so many rows the current one."""
+        rows = np.resize(self.rows, count)
+        for _ in range(2):  # the first time it may be read from files
             started = time.perf_counter()
             loaded = {m: reader.load(rows, 0) for m, reader in self.job.readers.items()}
             self.loading = time.perf_counter() - started
-            labels = None if self.labels is None else self.labels[rows]
-            self._batches = {count: RowBatch(rows, labels, loaded)}
-        return self._batches[count]
+        ids = torch.arange(count)  # repeated rows are no duplicates
+        loaded = {m: replace(x, ids=ids) for m, x in loaded.items()}
+        self.batch = RowBatch(rows, None if self.labels is None else self.labels[rows], loaded)
 
     def step(self, count: int) -> None:
-        """One optimiser step."""
-        self.trainer._step([self.batch(count)])
+        """One optimiser step with the current batch."""
+        self.trainer._step([self.batch])
 
-    def bytes_of_batch(self) -> int:
-        """Of one row of a batch as it is loaded."""
-        batch = self.batch(max(self._batches, default=FIRST))
-        return sum(map(_bytes, (x.content for x in batch.loaded.values()))) // max(1, len(batch.rows))
+    @property
+    def row_bytes(self) -> int:
+        """Of one row as it is loaded."""
+        contents = [x.content for x in self.batch.loaded.values()]
+        return sum(map(_bytes, contents)) // max(1, len(self.batch.rows))
 
-    def outputs(self, count: int) -> tuple[dict[str, Loaded], dict[str, dict[str, Tensor]], Tensor]:
-        """What a global batch of so many rows gives to the losses: the probe's own, repeated with noise."""
-        batch = self.batch(max(self._batches, default=FIRST))
-        device = self.job.fabric.device
-        some = {m: replace(x, content=_moved(x.content, device), present=x.present.to(device)) for m, x in batch.loaded.items()}
+    def embed(self, count: int) -> None:
+        """Make what a global batch of so many rows gives to the losses: the current one's, with noise."""
+        device, needs = self.job.fabric.device, {n for _, x in self.job.losses.values() for n in x.needs}
+        some = {
+            m: Loaded(x.content and to_device(x.content, device), x.present.to(device), x.ids.to(device))
+            for m, x in self.batch.loaded.items()
+        }
         with torch.no_grad():
-            outputs, scale = self.trainer.wrapped(some)
-        ids = torch.arange(count, device=device)
-        present = torch.ones(count, dtype=torch.bool, device=device)
-        loaded = {m: Loaded(None, present, ids) for m in outputs}
-        return loaded, {m: {k: _repeated(t, count) for k, t in out.items()} for m, out in outputs.items()}, scale
-
-    def losses(self, count: int) -> None:
-        """The losses alone, forwards and backwards, on a global batch of so many rows."""
-        loaded, outputs, scale = self._kept(count)
-        leaves = {
-            m: {k: t.detach().requires_grad_(t.is_floating_point()) for k, t in out.items()}
+            outputs, self.scale = self.trainer.wrapped(some)
+        unused = () if "tokens" in needs else ("tokens", "masks")
+        self.leaves = {
+            m: {k: _repeated(t, count) for k, t in out.items() if k not in unused}
             for m, out in outputs.items()
         }
-        labels = None if self.labels is None else self.labels[np.resize(self.rows, count)].to(scale.device)
-        scale = scale.detach().requires_grad_()
-        z = embeddings(leaves, loaded, scale, self.trainer.pairs, labels)
-        total, _ = self.trainer._weighted(z)
+        if self.trainer.tower:
+            for out in self.leaves.values():
+                out["momentum"] = out["vectors"]
+
+    def losses(self, count: int) -> None:
+        """The losses alone, forwards and backwards, on what ``embed`` made."""
+        device = self.scale.device
+        present, ids = torch.ones(count, dtype=torch.bool, device=device), torch.arange(count, device=device)
+        leaves = {
+            m: {k: t.detach().requires_grad_(t.is_floating_point()) for k, t in out.items()}
+            for m, out in self.leaves.items()
+        }
+        labels = None if self.labels is None else self.labels[np.resize(self.rows, count)].to(device)
+        loaded = {m: Loaded(None, present, ids) for m in leaves}
+        scale = self.scale.detach().requires_grad_()
+        total, _ = self.trainer._weighted(embeddings(leaves, loaded, scale, self.trainer.pairs, labels))
         if total.requires_grad:
             total.backward()
 
-    def _kept(self, count: int) -> Any:
-        if getattr(self, "_outputs", (0,))[0] != count:
-            self._outputs = (count, self.outputs(count))
-        return self._outputs[1]
-
-
-def bytes_of_outputs(outputs: Mapping[str, Mapping[str, Tensor]]) -> int:
-    return sum(t.nbytes for out in outputs.values() for t in out.values())
+    @property
+    def output_bytes(self) -> int:
+        """Of what ``embed`` made."""
+        return sum(t.nbytes for out in self.leaves.values() for t in out.values())
 
 
 def _bytes(content: Content | None) -> int:
@@ -159,12 +170,6 @@ def _bytes(content: Content | None) -> int:
     if isinstance(content, Features):
         return content.tokens.nbytes + content.mask.nbytes
     return sum(t.nbytes for t in content.values())
-
-
-def _moved(content: Content | None, device: torch.device) -> Content | None:
-    from .content import to_device
-
-    return None if content is None else to_device(content, device)
 
 
 def _repeated(tensor: Tensor, count: int) -> Tensor:
