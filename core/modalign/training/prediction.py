@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from .peek import Encoding
 from .probe import Sizes
 
-SHARE = 0.9
-"""Of the free memory: the rest is for what nothing here counts."""
+SHARE = {"cpu": 0.6}
+"""Of a device's free memory that tensors may take: the C library holds on to much that was freed."""
 
 
 @dataclass(frozen=True)
@@ -21,6 +21,7 @@ class StagePrediction:
         trained, frozen: parameters by part.
         memory: bytes by what they are for, on each device; on a CPU those of the data too.
         free: bytes of memory now.
+        room: of them, those that tensors may take.
         encodings: by modality, what the feature cache lacks.
         tile: rows of a tile of the streamed losses; None in a stage without.
         step_seconds: one optimiser step, with its data.
@@ -38,6 +39,7 @@ class StagePrediction:
     frozen: dict[str, int]
     memory: dict[str, int]
     free: int
+    room: int
     encodings: tuple[Encoding, ...]
     tile: int | None
     encode_seconds: float
@@ -51,7 +53,7 @@ class StagePrediction:
 
     @property
     def fits(self) -> bool:
-        return self.needed <= SHARE * self.free
+        return self.needed <= self.room
 
     @property
     def seconds(self) -> float:

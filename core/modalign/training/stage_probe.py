@@ -56,6 +56,7 @@ class StageProbe:
         if not self.epochs.size:
             raise RunFailed(f"no row of split 'train' holds two of {', '.join(stage.align)}")
         self.on_cpu = run.fabric.device.type == "cpu"
+        self.room = int(SHARE.get(run.fabric.device.type, 0.9) * free)
         self.world = _processes(self.plan.fabric)
         self.seconds = SECONDS / len(self.plan.stages)
         for m in self.space.modalities:
@@ -191,6 +192,7 @@ class StageProbe:
             frozen={part: n for part, n in every.items() if part not in counts},
             memory=memory,
             free=self.free,
+            room=self.room,
             encodings=self.encodings,
             tile=tile,
             encode_seconds=sum(e.seconds for e in self.encodings) / self.world,
@@ -199,7 +201,7 @@ class StageProbe:
         if found.fits or step is None:
             return found
         others = found.needed - sum(memory[k] for k in step.memory(None))
-        return replace(found, chunk=step.largest(at_once, SHARE * self.free - others))
+        return replace(found, chunk=step.largest(at_once, self.room - others))
 
 
 def _raise(memory: dict[str, int], name: str, to: int) -> None:

@@ -12,6 +12,7 @@ from ..plan_form import validate
 from .closed_form import check_widths
 from .components import check_modalities, check_projection
 from .prepared import Meaning, Prepared, modality_component
+from .speed import check_speed
 from .stages import check_stages
 from .tables import check_data, check_tasks, literal_names
 
@@ -32,6 +33,7 @@ def prepare(source: PlanSource, start: Space | None = None) -> Prepared:
     problems += check_modalities(plan)
     problems += check_projection(plan, start)
     problems += check_stages(prepared)
+    problems += check_speed(plan)
     problems += check_data(prepared)
     problems += check_tasks(prepared)
     # A problem below a place that is itself wrong says nothing new.
