@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import Any, ClassVar
 
 import torch
@@ -92,8 +92,8 @@ class HFAudio(Encoder):
         lengths = batch["mask"].sum(1).tolist()
         waves = batch["wave"].detach().float().cpu().numpy()  # (N, L)
         clips = [wave[:length] for wave, length in zip(waves, lengths, strict=True)]  # N x (L_i,)
-        with attention_precision(self.attention, batch["wave"].device):
-            tokens, mask = self.family.run(self.tower, self.extractor, clips)  # (N, T, W), (N, T)
+        tower = _Bfloat16(self.tower) if self.attention == "flash_attention_2" else self.tower
+        tokens, mask = self.family.run(tower, self.extractor, clips)  # (N, T, W), (N, T)
         longest = int(mask.any(0).nonzero().max()) + 1
         return Features(tokens[:, :longest].float(), mask[:, :longest])  # (N, T', W), (N, T')
 
@@ -121,10 +121,18 @@ def attention_options(attention: str | None) -> dict[str, Any]:
     return {"attn_implementation": attention}
 
 
-def attention_precision(attention: str | None, device: torch.device) -> AbstractContextManager[Any]:
-    """Flash attention takes 16 bits alone: bfloat16 inside, whatever the run's precision."""
-    flash = attention == "flash_attention_2"
-    return torch.autocast(device.type, torch.bfloat16) if flash else nullcontext()
+class _Bfloat16:
+    """A tower for flash attention, which takes 16 bits alone; feature extraction stays as it is."""
+
+    def __init__(self, tower: Any) -> None:
+        self.tower = tower
+
+    def __call__(self, values: torch.Tensor, **more: Any) -> Any:
+        with torch.autocast(values.device.type, torch.bfloat16):
+            return self.tower(values, **more)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.tower, name)
 
 
 def _load(

@@ -150,7 +150,7 @@ def _run_clap(tower: Any, extractor: Any, clips: Clips) -> tuple[Tensor, Tensor]
     inputs = extractor(clips, sampling_rate=extractor.sampling_rate, return_tensors="pt")
     values = inputs["input_features"].to(_place(tower), torch.float32)  # (N, 1 or 4, frames, mels)
     longer = torch.zeros(len(clips), 1, dtype=torch.bool, device=values.device)
-    grid = tower(input_features=values, is_longer=longer).last_hidden_state  # (N, W, F, T)
+    grid = tower(values, is_longer=longer).last_hidden_state  # (N, W, F, T)
     steps, bands = grid.shape[3], grid.shape[2]
     tokens = grid.permute(0, 3, 2, 1).flatten(1, 2)  # (N, T * F, W)
     if extractor.padding != "pad":

@@ -292,3 +292,20 @@ def test_mert_is_heard_as_the_hubert_that_it_is(folders, tmp_path):
 def test_a_mert_that_is_more_than_a_hubert_is_refused(folders, tmp_path, more):
     with pytest.raises(UserError, match="MERT"):
         HFAudio(_as_mert(folders["hubert"], tmp_path / "mert", **more))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["wav2vec2-group", "hubert", "whisper", "ast"])
+def test_attention_is_as_asked_and_gives_the_same(folders, name):
+    _, batch = _batch([0.3, 0.7])
+    plain = HFAudio(str(folders[name])).eval()
+    eager, sdpa = (HFAudio(str(folders[name]), attention=a).eval() for a in ("eager", "sdpa"))
+    assert [e.tower.config._attn_implementation for e in (eager, sdpa)] == ["eager", "sdpa"]
+    assert len({e.fingerprint() for e in (plain, eager, sdpa)}) == 3
+    a, b = eager(batch), sdpa(batch)
+    torch.testing.assert_close(a.tokens[a.mask], b.tokens[b.mask], atol=1e-4, rtol=1e-4)
+    sdpa.attention = "flash_attention_2"  # its precision alone
+    assert sdpa(batch).tokens.dtype == torch.float32
+    if not torch.cuda.is_available():
+        with pytest.raises(UserError, match=r"pip install flash-attn.*'sdpa'"):
+            HFAudio(str(folders[name]), attention="flash_attention_2")

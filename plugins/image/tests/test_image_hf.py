@@ -182,3 +182,22 @@ def test_models_of_varying_patches_are_refused(tmp_path):
     hf.Siglip2Model(config).save_pretrained(tmp_path)
     with pytest.raises(UserError, match="one size"):
         HFImage(str(tmp_path))
+
+
+@torch.no_grad()
+def test_attention_is_as_asked_and_gives_the_same(saved):
+    name, _, folder = saved
+    eager = HFImage(str(folder), attention="eager").eval()
+    assert eager.fingerprint() != HFImage(str(folder)).fingerprint()
+    if name == "resnet":  # has none
+        with pytest.raises(UserError, match="attention"):
+            HFImage(str(folder), attention="sdpa")
+        return
+    sdpa = HFImage(str(folder), attention="sdpa").eval()
+    assert [e.network.config._attn_implementation for e in (eager, sdpa)] == ["eager", "sdpa"]
+    torch.testing.assert_close(eager(batch()).tokens, sdpa(batch()).tokens, atol=1e-5, rtol=1e-5)
+    sdpa.attention = "flash_attention_2"  # its precision alone
+    assert sdpa(batch()).tokens.dtype == torch.float32
+    if not torch.cuda.is_available():
+        with pytest.raises(UserError, match=r"pip install flash-attn.*'sdpa'"):
+            HFImage(str(folder), attention="flash_attention_2")

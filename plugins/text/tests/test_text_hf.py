@@ -183,3 +183,31 @@ def test_code_from_a_model_folder_is_never_run(tmp_path):
     with pytest.raises(UserError):
         HFText(str(tmp_path))
     assert not (tmp_path / "ran").exists()
+
+
+@torch.no_grad()
+def test_attention_is_as_asked_and_gives_the_same(saved, tmp_path):
+    _, _, _, folder = saved
+    texts = TEXT.collate([*TEXT.example(4, seed=3), "x"])
+    plain = HFText(str(folder), max_tokens=40).eval()
+    eager = HFText(str(folder), max_tokens=40, attention="eager").eval()
+    assert eager.network.config._attn_implementation == "eager"
+    prints = {plain.fingerprint(), eager.fingerprint()}
+    sdpa = HFText(str(folder), max_tokens=40, attention="sdpa").eval()
+    assert sdpa.network.config._attn_implementation == "sdpa"
+    assert len({*prints, sdpa.fingerprint()}) == 3
+    a, b = eager(texts), sdpa(texts)
+    torch.testing.assert_close(a.tokens[a.mask], b.tokens[b.mask], atol=1e-5, rtol=1e-5)
+    sdpa.attention = "flash_attention_2"  # its precision alone
+    flash = sdpa(texts).tokens
+    assert flash.dtype == torch.float32
+    assert not torch.equal(flash[b.mask], b.tokens[b.mask])
+    torch.testing.assert_close(flash[b.mask], b.tokens[b.mask], atol=0.1, rtol=0.1)
+
+
+def test_attention_that_cannot_be_had_says_what_to_type(saved):
+    with pytest.raises(UserError, match="use one of eager, sdpa, flash_attention_2"):
+        HFText(str(saved[3]), attention="fast")
+    if not torch.cuda.is_available():
+        with pytest.raises(UserError, match=r"pip install flash-attn.*'sdpa'"):
+            HFText(str(saved[3]), attention="flash_attention_2")
