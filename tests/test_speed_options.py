@@ -245,13 +245,14 @@ def test_compiled_chunks_replay_their_dropout() -> None:
 
     model, loaded = tower()
     fabric = Fabric(accelerator="cpu")
+    wrapped = fabric.setup_module(model)
 
     def run(speed: Speed) -> list[Tensor]:
         model.speed = speed
         torch.manual_seed(1)
         model.zero_grad()
         cached_backward(
-            fabric, model, loaded, 8, lambda o, s: ((o["image"]["vectors"] ** 3).sum() + 0 * s, 0), 1, True
+            fabric, wrapped, loaded, 8, lambda o, s: ((o["image"]["vectors"] ** 3).sum() + 0 * s, 0), 1, True
         )
         return [p.grad.clone() for p in model.parameters() if p.grad is not None]
 
