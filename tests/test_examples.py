@@ -125,6 +125,7 @@ def test_every_example_is_a_plan_that_would_run(path, tmp_path, monkeypatch):
         (copy.parent / made.name).symlink_to(made)
     ring(tmp_path / "cora.npz")
     write_tables(plan, copy.parent, tmp_path)
+    monkeypatch.setattr("modalign.training.stage_probe.SECONDS", 0.5)
     said = describe(copy)
     for stage in plan["stages"]:
         assert stage["name"] in said

@@ -61,6 +61,7 @@ def test_the_twin_differs_in_the_loss_and_in_what_the_loss_needs(example, name):
 @pytest.mark.parametrize("name", NAMES)
 def test_both_plans_would_run(example, shared_data, monkeypatch, write_plan, name):
     monkeypatch.setenv("MODALIGN_DATA", str(shared_data))
+    monkeypatch.setattr("modalign.training.stage_probe.SECONDS", 0.5)
     for plan in example("digits_sum").plans(EXAMPLES / f"{name}.yaml").values():
         assert plan["stages"][0]["name"] in describe(write_plan(plan))
 
