@@ -21,6 +21,7 @@ from .probe import StepProbe, grow
 from .sampler import Epochs
 from .solve import ROWS, solve_stage
 from .stage import StageModel, Trained, count_parameters
+from .stage_run import stage_epochs
 
 SECONDS = 8.0
 """What the probes of all stages may take together, about."""
@@ -51,10 +52,7 @@ class StageProbe:
         data = self.plan.stage_data(stage)
         assert data is not None
         self.dataset = run.prepared.dataset(data)
-        usable = self.dataset.usable("train", stage.align, min(2, len(stage.align)))
-        self.epochs = Epochs(usable, self.dataset.weights, stage.batch_size, self.plan.seed, stage.name)
-        if not self.epochs.size:
-            raise RunFailed(f"no row of split 'train' holds two of {', '.join(stage.align)}")
+        self.epochs = stage_epochs(self.plan.seed, stage, self.dataset)
         self.on_cpu = run.fabric.device.type == "cpu"
         self.room = int(SHARE.get(run.fabric.device.type, 0.9) * free)
         self.world = _processes(self.plan.fabric)
