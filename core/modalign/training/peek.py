@@ -65,11 +65,11 @@ def peeking(reader: Reader) -> Reader:
     return reader
 
 
-def look(reader: Reader, rows: Sequence[int], seconds: float) -> Encoding:
+def look(reader: Reader, rows: Sequence[int], total: int, seconds: float) -> Encoding:
     """Count a modality's samples and encode a few of them.
 
     Inputs:
-        rows: of the stage, in random order.
+        rows: of the stage, in random order; of ``total`` altogether.
         seconds: to spend, about.
     """
     begun, looked = time.perf_counter(), 0
@@ -80,8 +80,8 @@ def look(reader: Reader, rows: Sequence[int], seconds: float) -> Encoding:
         looked += 1
         if looked % 64 == 0 and time.perf_counter() - begun > seconds / 2:
             break
-    exact = looked == len(rows)
-    share = len(rows) / max(1, looked)
+    exact = looked == total
+    share = total / max(1, looked)
     views = max(1, reader.views)
     cache = reader.cache
     new = [pair for pair in seen.values() if cache is None or reader._key(pair[0], 0) not in cache]

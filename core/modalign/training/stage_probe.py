@@ -25,6 +25,8 @@ from .stage_run import stage_epochs
 
 SECONDS = 8.0
 """What the probes of all stages may take together, about."""
+MOST = 1 << 16
+"""Rows looked at."""
 IN_FLIGHT = 4
 """Batches in memory at once: one trained on, two waiting, one being read."""
 
@@ -69,9 +71,9 @@ class StageProbe:
             )
             for m in stage.align
         }
-        self.rows = self.epochs.rows(0)
+        self.rows = self.epochs.slice(0, 0, MOST)
         found = {
-            m: look(reader, self.rows.tolist(), self.seconds / 2 / len(self.readers))
+            m: look(reader, self.rows.tolist(), self.epochs.size, self.seconds / 2 / len(self.readers))
             for m, reader in self.readers.items()
         }
         for m, reader in self.readers.items():
