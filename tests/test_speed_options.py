@@ -172,6 +172,7 @@ def loss_and_gradient(module: nn.Module, x: Tensor, speed: Speed) -> list[Tensor
     return [loss.detach(), *(p.grad.clone() for p in module.parameters() if p.grad is not None)]
 
 
+@pytest.mark.slow
 def test_a_compiled_module_gives_the_same_dropout_included() -> None:
     """The real compiler: a C++ compiler is needed."""
     module, x = small()

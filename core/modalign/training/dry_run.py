@@ -6,9 +6,15 @@ import os
 from collections.abc import Iterable
 
 from modalign import report
+from modalign.space import Space
+from modalign.space_files import load
 
+from .checks import prepare
+from .data import Dataset
+from .health import health
 from .peek import Encoding
-from .predict import predict
+from .plan_file import read_plan
+from .predict import predict, predict_stages
 from .prediction import StagePrediction
 
 __all__ = ["describe", "predict"]
@@ -20,9 +26,22 @@ def describe(plan: str | os.PathLike[str], overrides: Iterable[str] = (), start:
     Raises:
         UserError: if anything is wrong with it.
     """
-    stages = predict(plan, overrides, start)
+    prepared = prepare(read_plan(plan, overrides), load(start) if start else None)
+    stages, space = predict_stages(prepared)
     parts = [report.columns(overview(stages)), *(report.columns(details(stage)) for stage in stages)]
+    parts += [report.columns(state(dataset, space)) for dataset in prepared.datasets.values()]
     return "\n\n".join([*parts, *(advice(stage) for stage in stages if not stage.fits), total(stages)])
+
+
+def state(dataset: Dataset, space: Space) -> list[list[str]]:
+    """What is missing, doubled, shared between splits or slow to read in the data."""
+    held = [m for m in space.modalities if any(m in table.columns for table in dataset.tables)]
+    rows = health(dataset, held, space.reader)
+    return (
+        [list(rows[0]), *(["" if v is None else str(v) for v in row.values()] for row in rows)]
+        if rows
+        else []
+    )
 
 
 def overview(stages: Iterable[StagePrediction]) -> list[list[str]]:

@@ -12,10 +12,11 @@ import psutil
 import torch
 
 from modalign.errors import UserError
+from modalign.space import Space
 from modalign.space_files import load
 
 from .build import build_encoders, build_space, enter_stage
-from .checks import check_widths, prepare
+from .checks import Prepared, check_widths, prepare
 from .context import Context
 from .job import RunFailed
 from .plan import FabricPlan, Plan
@@ -39,7 +40,11 @@ def predict(
     Raises:
         UserError: if anything is wrong with it.
     """
-    prepared = prepare(read_plan(plan, overrides), load(start) if start else None)
+    return predict_stages(prepare(read_plan(plan, overrides), load(start) if start else None))[0]
+
+
+def predict_stages(prepared: Prepared) -> tuple[list[StagePrediction], Space]:
+    """The same of a plan that is checked already, and the space it would train, as it begins."""
     fabric = _one_device(prepared.plan.fabric)
     free = _free(fabric.device)
     encoders = build_encoders(prepared.plan)
@@ -67,7 +72,7 @@ def predict(
                 found.append(StageProbe(run, stage, trained, free, Path(scratch), encoded).predict())
             except (TooManyBad, RunFailed) as error:
                 raise UserError(f"stages.{stage.name}: {error}") from None
-    return found
+    return found, space
 
 
 def _one_device(plan: FabricPlan) -> Any:
