@@ -16,6 +16,8 @@ import pytest
 import torch
 from modalign.cli.main import main
 from modalign.closed_form import METHODS, Moments, align_pairs
+from modalign.training import solve
+from modalign.training.sampler import Epochs
 from safetensors.torch import load_file
 
 Plan = dict[str, Any]
@@ -158,6 +160,15 @@ def test_holes_and_broken_cells(frozen: Plan, digits: Path) -> None:
     assert len(Path("runs/tiny/quarantine.csv").read_text().splitlines()) > 1
     # Rows are numbered otherwise, so other alternatives are drawn: alike, not equal.
     assert report()["stages"][0]["loss"] == pytest.approx(report("whole")["stages"][0]["loss"], abs=0.1)
+
+
+@pytest.mark.parametrize("count", [1, 9, 10, 11, 12, 17])
+def test_processes_look_for_a_wish_to_stop_equally_often(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(solve, "ROWS", 3)
+    epochs = Epochs([range(count)], [None], 4, 0)
+    parts = [list(solve.shares(epochs, rank, 3)) for rank in range(3)]
+    assert len({len(part) for part in parts}) == 1
+    assert sorted(int(row) for part in parts for rows, _ in part for row in rows) == list(range(count))
 
 
 def test_two_processes_solve_the_same(frozen: Plan, write_plan: Callable[..., Path]) -> None:

@@ -25,13 +25,15 @@ FORMAT = 1
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
 
 
-def weights(space: Space) -> dict[str, torch.Tensor]:
-    """The tensors that travel with a space: everything but encoders it only refers to."""
+def carried(space: Space) -> dict[str, torch.Tensor]:
+    """The tensors that travel with a space, as they are: all but those of encoders it only refers to."""
     referenced = tuple(f"encoders.{n}." for n, entry in space.entries.items() if not entry.carried)
-    state = space.state_dict()
-    return {
-        k: v.detach().cpu().contiguous().clone() for k, v in state.items() if not k.startswith(referenced)
-    }
+    return {k: v for k, v in space.state_dict().items() if not k.startswith(referenced)}
+
+
+def weights(space: Space) -> dict[str, torch.Tensor]:
+    """A copy of the tensors that travel with a space, on the CPU."""
+    return {k: v.detach().cpu().contiguous().clone() for k, v in carried(space).items()}
 
 
 def config(space: Space) -> dict[str, Any]:

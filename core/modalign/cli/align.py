@@ -41,7 +41,8 @@ def command(
             click.echo(describe(plan, values, start))
         return
     from modalign import report
-    from modalign.training.run import align, first_process
+    from modalign.training.fabric import first_process
+    from modalign.training.run import align
     from modalign.training.sweep import alternatives, sweep
 
     if any(len(alternatives(text)) > 1 for text in overrides):

@@ -20,6 +20,8 @@ class Embedded:
 
 
 Content = Batch | Features | Embedded
+Outputs = dict[str, dict[str, Tensor]]
+"""What a stage's model gives: by modality, ``vectors`` and whatever else, rows first."""
 
 
 @dataclass  # not frozen: Fabric rebuilds it when it converts inputs to another precision

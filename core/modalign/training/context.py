@@ -10,7 +10,7 @@ from modalign.plugin import loader
 from modalign.space import Space
 from modalign.space_files import weights
 
-from .checkpoint import save_checkpoint
+from .checkpoint import save_together
 from .checks import Prepared
 from .data import Dataset
 from .evaluate import Measured, run_tasks, task_splits
@@ -121,18 +121,21 @@ class Context:
         return {name: measured.report.metrics for name, measured in self.tasks.items()}
 
     def checkpoint(self, stage: int, trainer: dict[str, Any] | None) -> None:
-        """Write where the run is: in the middle of a stage, or (no trainer) before it."""
-        if self.metrics is None:
-            return
+        """Write where the run is: in the middle of a stage, or (no trainer) before it.
+
+        Every process takes part, and goes on when it is written.
+        """
         state = {
             "stage": stage,
             "step": self.step,
             "stages": self.stages,
-            "metrics_position": self.metrics.position,
+            "metrics_position": self.metrics.position if self.metrics else 0,
             "trainer": trainer,
             "space": None if trainer else weights(self.space),
         }
-        save_checkpoint(self.folder.checkpoints, self.step, state, self.plan.checkpoint.keep)
+        plan = self.plan.checkpoint
+        folder = self.folder.checkpoints
+        save_together(self.fabric, folder, self.step, state, plan.keep, sharded=plan.sharded)
 
     def write(self) -> None:
         """The space and the report, as of now."""

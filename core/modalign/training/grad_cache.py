@@ -11,18 +11,23 @@ from torch import Tensor, nn
 
 from modalign.contracts import Features
 
-from .content import Embedded, Loaded
+from .content import Embedded, Loaded, Outputs
+from .memory import together
+from .rng import device_rng, restore_device_rng
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-Outputs = dict[str, dict[str, Tensor]]
 
+def split(loaded: Mapping[str, Loaded], size: int, count: int | None = None) -> Iterator[dict[str, Loaded]]:
+    """A batch of ``N`` rows as batches of at most ``size`` rows.
 
-def split(loaded: Mapping[str, Loaded], size: int) -> Iterator[dict[str, Loaded]]:
-    """A batch of ``N`` rows as batches of at most ``size`` rows."""
+    Inputs:
+        count: how many: that of all processes, of which some hold a row less, so that their last one
+            may be empty; default: as many as it takes.
+    """
     total = len(next(iter(loaded.values())).present)
-    for start in range(0, total, size):
+    for start in range(0, total if count is None else count * size, size):
         rows = slice(start, start + size)
         yield {m: Loaded(_content(x, start, size), x.present[rows], x.ids[rows]) for m, x in loaded.items()}
 
@@ -67,6 +72,7 @@ def cached_backward(
     loss_of: Callable[[Outputs, Tensor], tuple[Tensor, Any]],
     share: float,
     last: bool,
+    count: int | None = None,
 ) -> tuple[float, Any]:
     """Embed without gradient, take the loss's gradient by embedding, then run chunks again with it.
 
@@ -80,16 +86,23 @@ def cached_backward(
         loss_of: the loss of joined outputs and scale, and what else to return.
         share: what the loss is multiplied by before its gradient is taken.
         last: whether the optimiser steps after this batch, so that devices must agree.
+        count: as in ``split``.
 
     Returns the loss's value (no gradient is left behind if it is not finite) and the rest.
     """
-    chunks = list(split(loaded, size))
-    states, parts = [], []
-    with torch.no_grad():
-        for chunk in chunks:
-            states.append(_generators())
-            outputs, scale = model(chunk)
-            parts.append(outputs)
+    chunks = list(split(loaded, size, count))
+    states: list[tuple[Tensor, list[Tensor]]] = []
+
+    def first_pass() -> tuple[list[Outputs], Tensor]:
+        parts = []
+        with torch.no_grad():
+            for chunk in chunks:
+                states.append(_generators())
+                outputs, scale = model(chunk)
+                parts.append(outputs)
+        return parts, scale
+
+    parts, scale = together(fabric, first_pass)
     leaves = {
         m: {k: t.detach().requires_grad_(t.is_floating_point()) for k, t in out.items()}
         for m, out in join(parts).items()
@@ -123,10 +136,9 @@ def cached_backward(
 
 
 def _generators() -> tuple[Tensor, list[Tensor]]:
-    return torch.get_rng_state(), torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    return torch.get_rng_state(), device_rng()
 
 
 def _set_generators(state: tuple[Tensor, list[Tensor]]) -> None:
     torch.set_rng_state(state[0])
-    if state[1]:
-        torch.cuda.set_rng_state_all(state[1])
+    restore_device_rng(state[1])

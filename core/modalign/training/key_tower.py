@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from modalign.contracts import Loss
 
-from .content import Loaded
-from .grad_cache import Outputs, join, split
+from .content import Loaded, Outputs
+from .grad_cache import join, split
 from .job import RunFailed
 from .stage import StageModel
+from .whole import fill
 
 
 class KeyTower:
@@ -34,31 +36,40 @@ class KeyTower:
         self.model = copy.deepcopy(model, frozen)
         self.model.requires_grad_(False).eval()
         self.rate = rate
-        self.moving = [(f"{part}/{key}", slow) for part, key, slow in _trained(self.model)]
+        self.moving = dict(_trained(self.model))
+
+    def shard(self, cut: Callable[[StageModel], StageModel]) -> None:
+        """Lay it out over processes as the model it follows."""
+        self.model = cut(self.model)
+        self.moving = dict(_trained(self.model))
 
     @torch.no_grad()
     def update(self, model: StageModel) -> None:
         """Follow the trained model by one step."""
-        for (_, slow), (_, _, fast) in zip(self.moving, _trained(model), strict=True):
+        for name, fast in _trained(model):
+            slow = self.moving[name]
             if slow.is_floating_point():
                 slow.lerp_(fast, 1 - self.rate)
             else:
                 slow.copy_(fast)
 
     @torch.no_grad()
-    def with_keys(self, loaded: Mapping[str, Loaded], outputs: Outputs, size: int | None) -> Outputs:
+    def with_keys(
+        self, loaded: Mapping[str, Loaded], outputs: Outputs, size: int | None, count: int | None = None
+    ) -> Outputs:
         """The model's outputs with ``momentum``, ``(N, D)``, for each modality.
 
         A modality on whose way nothing is trained has its own vectors as keys.
 
         Inputs:
             size: rows embedded at once; None: all.
+            count: how often, where all processes must do so as often; default: as it takes.
         """
         moved = {m: x for m, x in loaded.items() if self.model.trained.moves(m)}
         keys = {m: out["vectors"].detach() for m, out in outputs.items()}
         if moved:
             rows = len(next(iter(moved.values())).present)
-            parts = [self.model(chunk)[0] for chunk in split(moved, size or max(1, rows))]
+            parts = [self.model(chunk)[0] for chunk in split(moved, size or max(1, rows), count)]
             keys |= {m: out["vectors"] for m, out in join(parts).items()} if parts else {}
         return {m: {**out, "momentum": keys[m]} for m, out in outputs.items()}
 
@@ -67,10 +78,10 @@ class KeyTower:
         return dict(self.moving)
 
     @torch.no_grad()
-    def restore(self, state: Mapping[str, Tensor]) -> None:
+    def restore(self, state: Mapping[str, Any]) -> None:
         """The inverse of ``state``."""
-        for name, slow in self.moving:
-            slow.copy_(state[name])
+        for name, slow in self.moving.items():
+            fill(slow, state[name])
 
 
 def build_key_tower(model: StageModel, losses: Iterable[Loss]) -> KeyTower | None:
@@ -85,7 +96,7 @@ def build_key_tower(model: StageModel, losses: Iterable[Loss]) -> KeyTower | Non
     return KeyTower(model, rates.pop()) if rates else None
 
 
-def _trained(model: StageModel) -> Iterator[tuple[str, str, Tensor]]:
+def _trained(model: StageModel) -> Iterator[tuple[str, Tensor]]:
     for part, tensors in model.space.parts():
         if part in model.trained:
-            yield from ((part, key, tensor) for key, tensor in tensors)
+            yield from ((f"{part}/{key}", tensor) for key, tensor in tensors)

@@ -2,31 +2,38 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from modalign.contracts import Embeddings, Loss
+from modalign.contracts import Embeddings
 from modalign.space_files import weights
 
+from .agree import agreed, average
 from .batches import RowBatch, batches
-from .content import Loaded, to_device
-from .gather import gather_rows, pad_tokens
-from .grad_cache import Outputs, cached_backward
-from .job import Metrics, Position, RunFailed, StageJob, steps_per_epoch
+from .content import Loaded, Outputs, to_device
+from .fabric import is_fsdp, mesh_of
+from .fsdp import clip, copy_back, shard
+from .gather import gather_batch, per_process
+from .grad_cache import cached_backward
+from .job import Metrics, RunFailed, StageJob, steps_per_epoch
 from .key_tower import build_key_tower
-from .memory import ChunkSize
+from .memory import ChunkSize, together
 from .optim import build_optimizer, build_schedule
 from .prefetch import Prefetcher
-from .rng import restore_rng, rng_state, seed_all, seeded
+from .rng import seed_all, seeded
 from .speed import stage_speed
 from .stage import StageModel, embeddings, stage_pairs
+from .stand_ins import stand_ins
+from .trainer_state import restore_trainer, trainer_state
+from .whole import is_sharded
 
 
 class Trainer:
@@ -35,23 +42,31 @@ class Trainer:
     def __init__(self, job: StageJob) -> None:
         self.job = job
         needs = frozenset[str]().union(*(loss.needs for _, loss in job.losses.values()))
+        self.sharded = is_fsdp(job.fabric)
+        space = copy.deepcopy(job.space) if self.sharded else job.space
         self.model = StageModel(
-            job.space, job.trained, 1 / job.plan.space.temperature.min, teacher="teacher" in needs
+            space, job.trained, 1 / job.plan.space.temperature.min, teacher="teacher" in needs
         )
         self.model.speed = stage_speed(job)
+        if self.sharded or (job.fabric.world_size > 1 and space.projection.provides):
+            self.model.stand_ins = stand_ins(job)
         self.losses = nn.ModuleDict({name: loss for name, (_, loss) in job.losses.items()})
         self.losses.to(job.fabric.device)
         with seeded(job.plan.seed, "bind", job.stage.name):
             for _, loss in job.losses.values():
                 loss.bind(job.space)
+        self.tower = build_key_tower(self.model, [loss for _, loss in job.losses.values()])
+        self.wrapped = job.fabric.setup_module(self.model)
+        if self.tower and self.sharded:
+            self.tower.shard(lambda model: shard(model, mesh_of(job.fabric)))
         own = [p for p in self.losses.parameters() if p.requires_grad]
         moved = [p for part in self.model.parameters_by_part().values() for p in part]
         self.trainable = moved + own
+        self.apart = own + [p for p in moved if self.sharded and not is_sharded(p)]
         optimizer = build_optimizer(job.stage, self.trainable)
         steps = steps_per_epoch(job.stage, job.epochs) * job.stage.epochs
         self.schedule = build_schedule(job.stage, optimizer, steps)
-        self.wrapped, self.optimizer = job.fabric.setup(self.model, optimizer)
-        self.tower = build_key_tower(self.model, [loss for _, loss in job.losses.values()])
+        self.optimizer: Any = job.fabric.setup_optimizers(optimizer)
         self.pairs = stage_pairs(job.stage, job.trained)
         self.best_weights: dict[str, Tensor] | None = None
         self.chunk = ChunkSize(job.stage.chunk_size, alone=job.fabric.world_size == 1)
@@ -60,28 +75,11 @@ class Trainer:
 
     def state(self) -> dict[str, Any]:
         """Everything a resumed process needs to go on as if nothing had happened."""
-        return {
-            "space": weights(self.job.space),
-            "losses": self.losses.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "schedule": self.schedule.state_dict(),
-            "rng": rng_state(),
-            "position": asdict(self.job.position),
-            "best_weights": self.best_weights,
-            "tower": self.tower.state() if self.tower else None,
-        }
+        return trainer_state(self)
 
     def restore(self, state: dict[str, Any]) -> None:
-        """The inverse of ``state``."""
-        self.job.space.load_state_dict(state["space"], strict=False)
-        self.losses.load_state_dict(state["losses"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.schedule.load_state_dict(state["schedule"])
-        self.job.position = Position(**state["position"])
-        self.best_weights = state["best_weights"]
-        if self.tower:
-            self.tower.restore(state["tower"])
-        restore_rng(state["rng"])
+        """The inverse of ``state``, in a trainer of a space that has its weights already."""
+        restore_trainer(self, state)
 
     # Training ------------------------------------------------------------------------------
 
@@ -94,12 +92,14 @@ class Trainer:
         """
         job, stage = self.job, self.job.stage
         if not any((job.position.stage_step, job.position.epoch)):
-            seed_all(job.plan.seed, "stage", stage.name)
+            # Each process its own draws, or their rows would share one dropout mask.
+            rank = job.fabric.global_rank
+            seed_all(job.plan.seed, "stage", stage.name, *([rank] if rank else []))
         every = job.plan.checkpoint.every_steps
         while not job.position.done and job.position.epoch < stage.epochs:
             for metrics in self._epoch():
                 job.on_step(job.position.step, metrics)
-                stop = self._agreed(job.stopping())
+                stop = agreed(job.fabric, job.stopping())
                 if stop or (every and job.position.step % every == 0):
                     job.on_checkpoint(self.state())
                 if stop:
@@ -107,16 +107,10 @@ class Trainer:
             job.position = replace(job.position, epoch=job.position.epoch + 1, batch=0)
             self._select()
             job.on_checkpoint(self.state())
+        if self.sharded:
+            copy_back(self.model, job.space, everything=True)
         if self.best_weights is not None:
             job.space.load_state_dict(self.best_weights, strict=False)
-
-    def _agreed(self, stop: bool) -> bool:
-        """Whether any process was asked to stop."""
-        fabric = self.job.fabric
-        if fabric.world_size == 1:
-            return stop
-        asked = fabric.all_reduce(torch.tensor(float(stop), device=fabric.device), reduce_op="max")
-        return bool(asked)
 
     def _epoch(self) -> Iterator[Metrics]:
         """The rest of the current epoch; one optimiser step per item."""
@@ -156,16 +150,28 @@ class Trainer:
                 break
         return totals
 
+    def _undo(self, batch: RowBatch) -> None:
+        """Take back what a failed step left behind."""
+        if self.job.fabric.world_size > 1:
+            # Where the forward pass did not fail, DDP waits for gradients: a step over no rows gives it some.
+            none = {m: Loaded(None, x.present[:0], x.ids[:0]) for m, x in batch.loaded.items()}
+            outputs, scale = self.wrapped(none)
+            self.job.fabric.backward(sum((out["vectors"].sum() for out in outputs.values()), scale * 0.0))
+        self.optimizer.zero_grad()
+
     def _step(self, group: list[RowBatch]) -> Metrics:
         """One optimiser step over a few batches; skipped if a loss is not finite."""
         job, fabric = self.job, self.job.fabric
-        rows = max(len(x.present) for batch in group for x in batch.loaded.values())
-        totals = self.chunk.run(lambda: self._gradient(group), self.optimizer.zero_grad, rows)
+        rows = max(per_process(len(batch.rows), fabric.world_size) for batch in group)
+        totals = self.chunk.run(lambda: self._gradient(group), lambda: self._undo(group[0]), rows)
         if not math.isfinite(totals["loss"]):
             self.optimizer.zero_grad()
             return self._skipped(group, totals["loss"])
-        self._reduce_own_gradients()
-        if job.stage.clip is not None:
+        if fabric.world_size > 1:
+            average(fabric, self.apart)
+        if self.sharded:
+            norm: Tensor | None = clip(self.trainable, job.stage.clip)
+        elif job.stage.clip is not None:
             norm = fabric.clip_gradients(
                 self.wrapped, self.optimizer, max_norm=job.stage.clip, error_if_nonfinite=False
             )
@@ -198,30 +204,44 @@ class Trainer:
         }
         labels = None if batch.labels is None else batch.labels.to(fabric.device)
 
-        def loss_of(outputs: Outputs, scale: Tensor) -> tuple[Tensor, Metrics]:
-            return self._loss(labels, local, outputs, scale)
+        rows = per_process(len(batch.rows), fabric.world_size)
 
-        if size := self.chunk.below(max(len(x.present) for x in local.values())):
-            return cached_backward(fabric, self.wrapped, local, size, loss_of, share, last)
+        def loss_of(outputs: Outputs, scale: Tensor) -> tuple[Tensor, Metrics]:
+            return self._loss(batch, labels, local, outputs, scale)
+
+        if size := self.chunk.below(rows):
+            count = -(-rows // size)
+            return cached_backward(fabric, self.wrapped, local, size, loss_of, share, last, count)
         with fabric.no_backward_sync(self.wrapped, enabled=not last):
-            loss, parts = loss_of(*self.wrapped(local))
+            loss, parts = loss_of(*together(fabric, lambda: self.wrapped(local)))
             value = float(loss.detach())
             if math.isfinite(value) and loss.requires_grad:
                 fabric.backward(loss * share)
         return value, parts
 
     def _loss(
-        self, labels: Tensor | None, local: dict[str, Loaded], outputs: Outputs, scale: Tensor
+        self,
+        batch: RowBatch,
+        labels: Tensor | None,
+        local: dict[str, Loaded],
+        outputs: Outputs,
+        scale: Tensor,
     ) -> tuple[Tensor, Metrics]:
         """The weighted sum of the stage's losses on the global batch, and each part."""
-        fabric = self.job.fabric
+        fabric, total = self.job.fabric, len(batch.rows)
         if self.tower:
+            rows = max(1, per_process(total, fabric.world_size))
+            size = min(self.chunk.size or rows, rows)
             with fabric.autocast():
-                outputs = self.tower.with_keys(local, outputs, self.chunk.size)
-        if fabric.world_size > 1:
-            outputs, local = self._gather(outputs, local)
+                outputs = self.tower.with_keys(local, outputs, size, -(-rows // size))
+        if fabric.world_size == 1:
+            return self._weighted(embeddings(outputs, local, scale, self.pairs, labels))
+        tokens = any("tokens" in loss.needs for _, loss in self.job.losses.values())
+        outputs, local = gather_batch(fabric, outputs, local, total, tokens)
         z = embeddings(outputs, local, scale, self.pairs, labels)
-        return self._weighted(z)
+        # A loss that draws must draw the same everywhere: all processes see one batch.
+        with seeded(self.job.plan.seed, "loss", self.job.stage.name, self.job.position.step):
+            return self._weighted(z)
 
     def _weighted(self, z: Embeddings) -> tuple[Tensor, Metrics]:
         # Connected to everything: with several devices each parameter takes part in every step.
@@ -234,30 +254,6 @@ class Trainer:
             if len(self.losses) > 1:
                 parts[f"loss/{name}"] = float(value.detach())
         return total, parts
-
-    def _gather(self, outputs: Outputs, local: dict[str, Loaded]) -> tuple[Outputs, dict[str, Loaded]]:
-        fabric = self.job.fabric
-        tokens = any("tokens" in loss.needs for loss in self.losses.values() if isinstance(loss, Loss))
-        kept = {
-            m: {k: v for k, v in out.items() if tokens or k not in ("tokens", "masks")}
-            for m, out in outputs.items()
-        }
-        if tokens:
-            kept = pad_tokens(fabric, kept)
-        gathered = {m: {k: gather_rows(fabric, v) for k, v in out.items()} for m, out in kept.items()}
-        return gathered, {
-            m: Loaded(None, gather_rows(fabric, x.present), gather_rows(fabric, x.ids))
-            for m, x in local.items()
-        }
-
-    def _reduce_own_gradients(self) -> None:
-        """Average over ranks what lies outside the wrapped module: the losses' own parameters."""
-        if self.job.fabric.world_size > 1:
-            for parameter in self.losses.parameters():
-                if parameter.grad is not None:
-                    mean = self.job.fabric.all_reduce(parameter.grad, reduce_op="mean")
-                    assert isinstance(mean, Tensor)
-                    parameter.grad = mean
 
     def _skipped(self, group: list[RowBatch], loss: float) -> Metrics:
         job = self.job
@@ -283,7 +279,9 @@ class Trainer:
         job, select = self.job, self.job.stage.select
         if select is None or job.measure is None or job.position.epoch % select.every:
             return
-        value, higher = job.measure()
+        if self.sharded:
+            copy_back(self.model, job.space, everything=False)
+        value, higher = job.fabric.broadcast(job.measure())  # or processes might part ways here
         position = job.position
         if position.best is None or (value > position.best if higher else value < position.best):
             position.best, position.waited = value, 0

@@ -175,14 +175,18 @@ class TaskPlan(BaseModel):
 
 
 class FabricPlan(Part):
-    """Passed to ``lightning.fabric.Fabric`` as it is."""
+    """Passed to ``lightning.fabric.Fabric``."""
 
     accelerator: str = "auto"
     devices: int | str | list[int] = 1
     strategy: str = "auto"
+    """``ddp`` (auto's choice for several devices), ``fsdp`` (PyTorch's second, on CPU too), or another of
+    Fabric's."""
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
     """Weights stay in float32 whatever is chosen, so that what is frozen stays the same to the bit."""
     num_nodes: Annotated[int, Field(ge=1)] = 1
+    timeout: Annotated[float, Field(gt=0)] = 1800
+    """Seconds that processes wait for one that does not answer, before the run fails."""
 
 
 class Compile(Part):
@@ -220,6 +224,8 @@ class CheckpointPlan(Part):
 
     every_steps: Annotated[int, Field(ge=1)] | None = None
     keep: Annotated[int, Field(ge=1)] = 2
+    sharded: bool = False
+    """Each process writes what it holds, into a folder, instead of the first process all, into a file."""
 
 
 class PluginsPlan(Part):

@@ -28,7 +28,7 @@ def rng_state() -> dict[str, Any]:
         "python": random.getstate(),
         "numpy": [str(version), torch.from_numpy(np.asarray(keys, dtype=np.int64)), *rest],
         "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "cuda": device_rng(),
     }
 
 
@@ -38,8 +38,18 @@ def restore_rng(state: dict[str, Any]) -> None:
     version, keys, *rest = state["numpy"]
     np.random.set_state((version, keys.numpy().astype(np.uint32), *rest))
     torch.set_rng_state(state["torch"])
-    if state["cuda"] and torch.cuda.is_available():
-        torch.cuda.set_rng_state_all(state["cuda"])
+    restore_device_rng(state["cuda"])
+
+
+def device_rng() -> list[torch.Tensor]:
+    """The state of this process's own GPU, if it has one; to touch the others would take their memory."""
+    return [torch.cuda.get_rng_state()] if torch.cuda.is_available() else []
+
+
+def restore_device_rng(state: list[torch.Tensor]) -> None:
+    """The inverse of ``device_rng``."""
+    if state and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state[0])
 
 
 @contextmanager

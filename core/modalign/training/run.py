@@ -10,7 +10,7 @@ import threading
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from modalign.contracts import Encoder, Run
 from modalign.errors import UserError
@@ -30,16 +30,16 @@ from .build import (
 from .checkpoint import latest_checkpoint
 from .checks import Prepared, check_widths, prepare
 from .context import Context
+from .fabric import build_fabric, launch
 from .metric_log import MetricLog
 from .plan import Plan
 from .plan_file import read_plan
 from .quarantine import Quarantine
 from .run_folder import RunFolder
+from .sharded_checkpoint import whole_saved
 from .speed import matrix_products
 from .stage_run import run_stage
-
-if TYPE_CHECKING:
-    from lightning_fabric import Fabric
+from .watch import watched
 
 log = logging.getLogger("modalign")
 
@@ -77,16 +77,17 @@ def align(
     resolved = absolute_paths(prepared.plan.model_dump(mode="json"), prepared.folder)
     inputs = input_digests(prepared)
     folder.check(resolved, inputs, resume)
-    fabric = build_fabric(prepared.plan)
-    fabric.launch()
-    if not fabric.is_global_zero:
-        log.setLevel(logging.WARNING)
-    encoders = build_encoders(prepared.plan)
-    space = prepared.start or build_space(prepared.plan)
-    for m in space.modalities:
-        space.encoder(m)  # here a missing or other one shows, before anything is written
-    check_widths(prepared.plan, encoders, space)
+    fabric = build_fabric(prepared.plan.fabric)
     with ExitStack() as stack:
+        watch = stack.enter_context(watched(fabric))
+        launch(fabric, prepared.plan.fabric.timeout)
+        if not fabric.is_global_zero:
+            log.setLevel(logging.WARNING)
+        encoders = build_encoders(prepared.plan)
+        space = prepared.start or build_space(prepared.plan)
+        for m in space.modalities:
+            space.encoder(m)  # here a missing or other one shows, before anything is written
+        check_widths(prepared.plan, encoders, space)
         metrics = None
         if fabric.is_global_zero:
             folder.claim(resolved, inputs, resume)
@@ -94,7 +95,7 @@ def align(
             metrics = MetricLog(folder.path / "metrics.jsonl")
             stack.callback(metrics.close)
         fabric.barrier()
-        state = latest_checkpoint(folder.checkpoints) if resume else None
+        state = latest_checkpoint(folder.checkpoints, fabric) if resume else None
         if metrics is not None:
             metrics.rewind(state["metrics_position"] if state else 0)
         fabric.barrier()
@@ -120,6 +121,8 @@ def align(
             status = "interrupted"
             raise
         finally:
+            if watch:
+                watch.leave()
             run.event("run_finished", status=status)
     return space
 
@@ -137,30 +140,14 @@ def all_stages(run: Context, encoders: dict[str, Encoder], state: dict[str, Any]
         trainer = None
         if state is not None and i == done:
             trainer = state["trainer"]
-            run.space.load_state_dict(trainer["space"] if trainer else state["space"], strict=False)
+            saved = trainer["space"] if trainer else state["space"]
+            run.space.load_state_dict({k: whole_saved(v) for k, v in saved.items()}, strict=False)
         run_stage(run, i, stage, new, trainer)
     if state is not None and done == len(stages):  # it was finished: measure and write once more
         run.space.load_state_dict(state["space"], strict=False)
         run.measure()
         run.write()
     run.space.requires_grad_(False).eval().cpu()
-
-
-def build_fabric(plan: Plan) -> Fabric:
-    """Fabric as the plan says."""
-    from lightning_fabric import Fabric
-
-    try:
-        return Fabric(**plan.fabric.model_dump())
-    except Exception as error:
-        raise UserError(f"fabric: {error}") from error
-
-
-def first_process() -> bool:
-    """Whether this process speaks for the run; the others of a distributed run are silent."""
-    from lightning_fabric.utilities.rank_zero import rank_zero_only
-
-    return getattr(rank_zero_only, "rank", 0) == 0
 
 
 def describe(

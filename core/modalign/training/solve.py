@@ -15,7 +15,9 @@ from modalign.contracts import Features
 from modalign.projections.pooling import masked_mean
 from modalign.space import Space, inference
 
+from .agree import agreed
 from .content import Loaded, to_device
+from .gather import per_process
 from .job import Position, RunFailed
 from .plan import StagePlan
 from .reader import Reader
@@ -58,7 +60,7 @@ def solve_stage(
     moments: Pairs = {(a, b): [Moments(widths[a], widths[b]) for _ in range(parts)] for a, b in pairs}
     with inference(space):
         for rows, weight in shares(epochs, fabric.global_rank, fabric.world_size):
-            if stopping():
+            if agreed(fabric, stopping()):
                 raise KeyboardInterrupt
             found = {m: vectors(space, m, readers[m].load(rows, 0), m in trained) for m in stage.align}
             for a, b in pairs:
@@ -84,10 +86,10 @@ def solve_stage(
 
 
 def shares(epochs: Epochs, rank: int, world: int) -> Iterator[tuple[np.ndarray, float]]:
-    """Every ``ROWS`` of this process's rows, and what each of them counts."""
+    """Every ``ROWS`` of this process's rows, and what each of them counts; as often on every process."""
     for table, count in zip(epochs.tables, epochs.counts, strict=True):
         mine = table[rank::world]
-        for start in range(0, len(mine), ROWS):
+        for start in range(0, per_process(len(table), world), ROWS):
             yield np.asarray(mine[start : start + ROWS]), float(count) / len(table)
 
 

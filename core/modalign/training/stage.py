@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from modalign.contracts import Embeddings, Features
 from modalign.space import Space
 
-from .content import Embedded, Loaded
+from .absent import absent
+from .content import Content, Embedded, Loaded
 from .plan import Plan, StagePlan
 from .speed import Speed
 
@@ -83,6 +84,8 @@ class StageModel(nn.Module):
 
     Inputs:
         teacher: whether losses want the frozen encoders' own features.
+
+    ``stand_ins`` are what is computed in place of a modality that a batch lacks; None computes nothing.
     """
 
     def __init__(self, space: Space, trained: Trained, max_scale: float, teacher: bool = False) -> None:
@@ -92,6 +95,7 @@ class StageModel(nn.Module):
         self.max_scale = max_scale
         self.teacher = teacher
         self.speed = Speed()
+        self.stand_ins: dict[str, Content] | None = None
         space.requires_grad_(False)
         for part, tensors in space.parts():
             if part in trained:
@@ -125,20 +129,13 @@ class StageModel(nn.Module):
         Rows that are not present are zero.
         """
         with self.speed.applied():
-            return {name: self._one(name, loaded) for name, loaded in inputs.items()}, self.scale()
+            return {name: self.one(name, loaded) for name, loaded in inputs.items()}, self.scale()
 
-    def _one(self, name: str, loaded: Loaded) -> dict[str, Tensor]:
+    def one(self, name: str, loaded: Loaded) -> dict[str, Tensor]:
+        """What ``forward`` gives for one modality."""
         n, device = len(loaded.present), self.space.logit_scale.device
         if loaded.content is None:
-            # Connected to what is trained: every device takes part in the backward pass.
-            nothing = sum(
-                (p.sum() * 0.0 for p in self.parameters() if p.requires_grad), torch.zeros((), device=device)
-            )
-            empty = torch.zeros(n, 1, self.space.dim, device=device) + nothing
-            full = {"vectors": empty[:, 0], "tokens": empty, "masks": empty[..., 0].bool()}
-            if self._teaches(name):
-                full["teacher"] = torch.zeros(n, self.space.entry(name).width, device=device)
-            return full
+            return absent(self, name, n)
         if isinstance(loaded.content, Embedded):
             vectors = torch.zeros(n, self.space.dim, device=device)
             vectors[loaded.present] = loaded.content.vectors.to(vectors)
@@ -152,7 +149,7 @@ class StageModel(nn.Module):
             out = self.space.project(name, features)
         rows = loaded.present.nonzero()[:, 0]
         full = {"vectors": out.vectors, "tokens": out.tokens, "masks": out.mask, **out.extra}
-        if self._teaches(name):
+        if self.teaches(name):
             real = features.mask.unsqueeze(-1)  # (n, T, 1)
             full["teacher"] = ((features.tokens * real).sum(1) / real.sum(1)).detach()  # (n, W)
         if len(rows) == n:
@@ -162,7 +159,8 @@ class StageModel(nn.Module):
             for key, value in full.items()
         }
 
-    def _teaches(self, name: str) -> bool:
+    def teaches(self, name: str) -> bool:
+        """Whether losses want its encoder's own features, and it stays as it is."""
         return self.teacher and f"encoder:{name}" not in self.trained
 
     def scale(self) -> Tensor:

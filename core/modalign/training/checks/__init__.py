@@ -11,6 +11,7 @@ from ..plan_file import Place, PlanSource, Problem
 from ..plan_form import validate
 from .closed_form import check_widths
 from .components import check_modalities, check_projection
+from .devices import check_devices
 from .prepared import Meaning, Prepared, modality_component
 from .speed import check_speed
 from .stages import check_stages
@@ -36,6 +37,7 @@ def prepare(source: PlanSource, start: Space | None = None) -> Prepared:
     problems += check_speed(plan)
     problems += check_data(prepared)
     problems += check_tasks(prepared)
+    problems += check_devices(prepared)
     # A problem below a place that is itself wrong says nothing new.
     broken = {p.place for p in problems if not isinstance(p, Meaning)}
     problems = [

@@ -1,0 +1,44 @@
+"""A file of tensors and plain values that says whether it is what was written."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+
+
+def write_file(path: Path, state: dict[str, Any]) -> None:
+    """Write a line with size and SHA-256, then the state.
+
+    A process killed at any moment leaves either the whole file or none of that name.
+    """
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    payload = buffer.getbuffer()
+    head = json.dumps({"size": len(payload), "sha256": hashlib.sha256(payload).hexdigest()})
+    part = path.with_suffix(".part")
+    with part.open("wb") as file:
+        file.write(head.encode() + b"\n")
+        file.write(payload)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(part, path)
+
+
+def read_file(path: Path) -> dict[str, Any]:
+    """The state; nothing but tensors and plain values is ever unpickled.
+
+    Raises:
+        ValueError: if the file is not what was written.
+    """
+    head, _, payload = path.read_bytes().partition(b"\n")
+    expected = json.loads(head)
+    if len(payload) != expected["size"] or hashlib.sha256(payload).hexdigest() != expected["sha256"]:
+        raise ValueError("size or checksum differs")
+    state: dict[str, Any] = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
+    return state
