@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -51,14 +52,9 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
-    spawn = multiprocessing.get_context("spawn")
-    steps = [1, 2, 2, 3]
-    tasks = [spawn.Process(target=write, args=(rank, 3, port, folder, steps)) for rank in range(3)]
-    for task in tasks:
-        task.start()
-    for task in tasks:
-        task.join(120)
-    assert [task.exitcode for task in tasks] == [0, 0, 0]
+    command = [sys.executable, __file__, str(port), str(folder)]
+    tasks = [subprocess.Popen([*command, str(rank)]) for rank in range(3)]
+    assert [task.wait(120) for task in tasks] == [0, 0, 0]
     return folder
 
 
@@ -126,3 +122,7 @@ def test_what_was_half_written_does_not_count_and_goes(written: Path, tmp_path: 
     names = sorted(p.name for p in folder.iterdir())
     assert names == ["step-000000003-1.shards", "step-000000004.ckpt"]
     assert latest_checkpoint(folder) == {"step": 4}
+
+
+if __name__ == "__main__":
+    write(int(sys.argv[3]), 3, int(sys.argv[1]), Path(sys.argv[2]), [1, 2, 2, 3])

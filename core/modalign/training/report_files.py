@@ -48,6 +48,6 @@ def write_reports(
     }
     if whole and dataset is not None:
         there = [m for m in space.modalities if any(m in table.columns for table in dataset.tables)]
-        content["health"] = health(dataset, there, space.reader)
+        content["health"] = health(dataset, there)
     write_json(folder / "report.json", content)
     reports.write(folder, content, found, make_gallery(space, measured) if whole else None)
