@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -41,14 +42,20 @@ def restore_rng(state: dict[str, Any]) -> None:
     restore_device_rng(state["cuda"])
 
 
+@cache
+def has_gpu() -> bool:
+    """Whether torch can use one; asked once, because torch looks for drivers each time."""
+    return torch.cuda.is_available()
+
+
 def device_rng() -> list[torch.Tensor]:
     """The state of this process's own GPU, if it has one; to touch the others would take their memory."""
-    return [torch.cuda.get_rng_state()] if torch.cuda.is_available() else []
+    return [torch.cuda.get_rng_state()] if has_gpu() else []
 
 
 def restore_device_rng(state: list[torch.Tensor]) -> None:
     """The inverse of ``device_rng``."""
-    if state and torch.cuda.is_available():
+    if state and has_gpu():
         torch.cuda.set_rng_state(state[0])
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import reduce
+from functools import lru_cache, reduce
 
 import psutil
 import torch
@@ -151,6 +152,12 @@ def tile_size(device: torch.device, itemsize: int, tile: int | None = None, own:
     if device.type == "cuda":
         free, most = torch.cuda.mem_get_info(device)[0], DEVICE_TILE
     else:
-        free, most = psutil.virtual_memory().available, CPU_TILE
+        free, most = free_memory(int(time.monotonic())), CPU_TILE
     # Two tiles at a time, in a sixteenth of what is free.
     return max(64, min(most >> own, math.isqrt(free // (32 * itemsize)) // 64 * 64))
+
+
+@lru_cache(maxsize=1)
+def free_memory(second: int) -> int:
+    """Bytes of memory that nobody uses; once a second, because asking takes as long as a small loss."""
+    return int(psutil.virtual_memory().available)
