@@ -21,7 +21,7 @@ def command(
     out: str | None,
     dry_run: bool,
     quiet: bool,
-) -> None:
+) -> int:
     """Train a space as PLAN says, stage by stage.
 
     seed=0,1,2 runs the plan once for each value, and every combination of several such keys, then
@@ -39,8 +39,10 @@ def command(
 
         for values in combinations(overrides):
             click.echo(describe(plan, values, start))
-        return
+        return 0
     from modalign import report
+    from modalign.cli.main import failed
+    from modalign.errors import UserError
     from modalign.training.fabric import first_process
     from modalign.training.run import align
     from modalign.training.sweep import alternatives, sweep
@@ -52,10 +54,16 @@ def command(
         if first_process():
             runs = [run for folder in folders for run in compare.read_run(str(folder))]
             click.echo(report.columns(compare.rows(runs)))
-        return
-    space = align(plan, start=start, resume=resume, out=out, overrides=overrides)
+        return 0
+    try:
+        space = align(plan, start=start, resume=resume, out=out, overrides=overrides)
+    except UserError:
+        raise
+    except Exception as error:
+        return failed(error, "Once that is mended, the same command with --resume goes on")
     if not first_process():
-        return
+        return 0
     folder = Path(out) if out else Path("runs") / space.plan["name"]
     click.echo(report.as_text(json.loads((folder / "report.json").read_text(encoding="utf-8"))))
     click.echo(f"\nspace: {folder / 'space'}\nreport: {folder / 'report.html'}")
+    return 0

@@ -85,7 +85,7 @@ def main(arguments: list[str] | None = None) -> int:
     except BrokenPipeError:
         return _reader_left()
     except Exception as error:
-        return _failed(error)
+        return failed(error)
 
 
 def _say(message: str, status: int) -> int:
@@ -93,7 +93,8 @@ def _say(message: str, status: int) -> int:
     return status
 
 
-def _failed(error: Exception) -> int:
+def failed(error: Exception, advice: str = "") -> int:
+    """Say why a run failed, and what to do about it; the exit status."""
     if os.environ.get("MODALIGN_DEBUG", "0") in ("", "0"):
         hint = " (MODALIGN_DEBUG=1 shows the traceback)"
     else:
@@ -102,7 +103,8 @@ def _failed(error: Exception) -> int:
         hint = ""
         click.echo("".join(traceback.format_exception(error)), err=True, nl=False)
     text = " ".join(str(error).split())
-    return _say(f"the run failed: {type(error).__name__}: {text}{hint}", 1)
+    advice = f". {advice}" if advice else ""
+    return _say(f"the run failed: {type(error).__name__}: {text}{advice}{hint}", 1)
 
 
 def _reader_left() -> int:

@@ -125,6 +125,8 @@ class Context:
 
         Every process takes part, and goes on when it is written.
         """
+        if self.metrics is not None:
+            self.folder.check_there()
         state = {
             "stage": stage,
             "step": self.step,
@@ -141,6 +143,7 @@ class Context:
         """The space and the report, as of now."""
         if not self.fabric.is_global_zero:
             return
+        self.folder.check_there()
         self._tell_space()
         self.space.about["results"] = self.metrics_of_tasks()
         self.space.save(self.folder.space)

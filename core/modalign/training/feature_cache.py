@@ -108,13 +108,30 @@ class FeatureCache:
         return folder_size(self.folder)
 
     def put(self, entries: dict[bytes, Tensor]) -> None:
-        """Add features ``(T, W)`` by key; keys already there are left as they are."""
+        """Add features ``(T, W)`` by key; keys already there are left as they are.
+
+        Raises:
+            OSError: if they cannot be written; what is there already stays whole.
+        """
         new = {k: v for k, v in entries.items() if k not in self._entries}
         if not new:
             return
+        try:
+            self._append(new)
+        except OSError as error:
+            raise OSError(
+                error.errno,
+                f"{error.strerror}: the feature cache {self.folder} cannot be written. "
+                "Make room there, or set MODALIGN_CACHE to another folder",
+            ) from error
+        self.refresh()
+
+    def _append(self, new: dict[bytes, Tensor]) -> None:
         if self._shard is None or not self._shard.parent.is_dir():
             self.folder.mkdir(parents=True, exist_ok=True)
-            (self.folder / ABOUT).write_text(json.dumps(self.about))
+            part = self.folder / f".{uuid.uuid4().hex}.part"
+            part.write_text(json.dumps(self.about))
+            os.replace(part, self.folder / ABOUT)
             self._shard = self.folder / f"{uuid.uuid4().hex}{SHARD}"
         records = []
         with self._shard.open("ab") as file:
@@ -125,7 +142,6 @@ class FeatureCache:
                 file.write(data)
         with self._shard.with_suffix(INDEX).open("ab") as file:
             file.write(b"".join(records))
-        self.refresh()
 
 
 def folder_size(folder: Path) -> int:

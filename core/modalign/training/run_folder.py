@@ -15,6 +15,7 @@ import yaml
 from modalign.errors import UserError
 
 from .build import differences
+from .job import RunFailed
 
 log = logging.getLogger("modalign")
 
@@ -50,12 +51,10 @@ class RunFolder:
         """
         mark = self.path / MARK
         if not resume:
-            if self.path.exists() and not (
-                self.path.is_dir() and (mark.is_file() or not any(self.path.iterdir()))
-            ):
+            if self.path.exists() and not (self.path.is_dir() and (mark.is_file() or self._empty())):
                 raise UserError(f"{self.path} exists and is no run folder; choose another with --out")
             return
-        if not mark.is_file():
+        if not (mark.is_file() and (self.path / "plan.yaml").is_file()):
             raise UserError(
                 f"there is no run to resume in {self.path}; leave out --resume, or name its folder with --out"
             )
@@ -73,8 +72,18 @@ class RunFolder:
         """Make the folder. What an earlier run left is kept beside it, under a number.
 
         Raises:
-            UserError: if another process runs there.
+            UserError: if another process runs there, or the folder cannot be written.
         """
+        try:
+            self._claim(plan, inputs, resume)
+        except OSError as error:
+            self.release()
+            raise UserError(
+                f"cannot write the run folder {self.path}: {error.strerror or error}; "
+                "choose another with --out"
+            ) from None
+
+    def _claim(self, plan: dict[str, Any], inputs: dict[str, str], resume: bool) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         lock = self.path.with_name(f".{self.path.name}.lock").open("w")
         try:
@@ -92,8 +101,23 @@ class RunFolder:
             os.replace(self.path, kept)
             log.info("the earlier run is kept as %s", kept)
         self.path.mkdir(exist_ok=True)
+        write_json(self.path / MARK, inputs)  # first: a process killed right after leaves a run's folder
         write_text(self.path / "plan.yaml", yaml.safe_dump(plan, sort_keys=False, allow_unicode=True))
-        write_json(self.path / MARK, inputs)
+
+    def check_there(self) -> None:
+        """See whether the folder is still where it was made, before more is written to it.
+
+        Raises:
+            RunFailed: if it is not.
+        """
+        if not (self.path / MARK).is_file():
+            raise RunFailed(
+                f"the run folder {self.path} is gone: deleted, moved, or its disk is. Put it back where it was"
+            )
+
+    def _empty(self) -> bool:
+        """Whether there is nothing but what a process killed on its first write left."""
+        return all(path.name == f".{MARK}.part" for path in self.path.iterdir())
 
     def release(self) -> None:
         if self._lock is not None:
