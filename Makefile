@@ -6,7 +6,7 @@ PLUGINS := $(patsubst %/pyproject.toml,-e %,$(filter-out plugins/text/pyproject.
 # Threads that wait without spinning: far faster wherever the cores are shared.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: demo test test-all lint bench bench-losses peers clean
+.PHONY: demo test test-all faults lint bench bench-losses peers clean
 
 demo: $(VENV)/ready  ## Align pictures, names and voices; watch the run with `modalign ui`
 	$(BIN)/python examples/demo/make_table.py
@@ -17,6 +17,9 @@ test: $(VENV)/ready lint  ## What CI runs; real data too where MODALIGN_DATA, or
 
 test-all: $(VENV)/ready lint  ## With the tests that take minutes: installs, rollbacks, languages
 	$(BIN)/pytest -n 2 --dist worksteal
+
+faults: $(VENV)/ready  ## Kill, fill, cut, forbid: the fault suite, and docs/reliability.md from it
+	$(BIN)/python -m tests.faults --write docs/reliability.md
 
 lint: $(VENV)/ready
 	$(BIN)/ruff check .

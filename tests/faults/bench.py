@@ -44,7 +44,9 @@ class Bench:
 
     # Commands ------------------------------------------------------------------------------------
 
-    def align(self, *more: str, at: list[dict[str, Any]] | dict[str, Any] | None = None, **options: Any) -> Process:
+    def align(
+        self, *more: str, at: list[dict[str, Any]] | dict[str, Any] | None = None, **options: Any
+    ) -> Process:
         """``modalign align`` of the plan as it is now.
 
         Inputs:
@@ -52,9 +54,14 @@ class Bench:
         """
         file = self.home / "plan.yaml"
         if not options.pop("keep_plan", False):
-            file.write_text(yaml.safe_dump(self.plan, sort_keys=False, allow_unicode=True), encoding="utf-8")
+            self.write_plan()
         out = [] if "--out" in more else ["--out", str(self.run)]
         return self.start("align", str(file), *out, *more, at=at, **options)
+
+    def write_plan(self) -> None:
+        """Write the plan as it is now."""
+        text = yaml.safe_dump(self.plan, sort_keys=False, allow_unicode=True)
+        (self.home / "plan.yaml").write_text(text, encoding="utf-8")
 
     def start(
         self, *arguments: str, at: list[dict[str, Any]] | dict[str, Any] | None = None, **options: Any
@@ -62,7 +69,11 @@ class Bench:
         inside = dict(options.pop("inside", {}))
         if at:
             inside["moments"] = at if isinstance(at, list) else [at]
-        environment = {"MODALIGN_CACHE": str(self.cache), **self.environment, **options.pop("environment", {})}
+        environment = {
+            "MODALIGN_CACHE": str(self.cache),
+            **self.environment,
+            **options.pop("environment", {}),
+        }
         return process.start(list(arguments), self.home, environment=environment, inside=inside, **options)
 
     def resume(self) -> Ended:
@@ -106,7 +117,11 @@ class Bench:
 
     def undisturbed(self) -> Path:
         """The run folder of the same plan with nothing done to it, in a process of its own."""
-        return undisturbed(json.dumps({**self.plan, "track": {"uri": None}}, sort_keys=True), self.references)
+        plan = copy.deepcopy(self.plan)
+        plan["track"] = {"uri": None}
+        plan["data"]["table"] = str(shared_data(self.references) / "pairs.parquet")
+        path = self.environment.get("PYTHONPATH", "")
+        return undisturbed(json.dumps(plan, sort_keys=True), self.references, path)
 
     def equals_undisturbed(self) -> None:
         assert_same(self.run, self.undisturbed())
@@ -145,11 +160,13 @@ def shared_data(references: Path) -> Path:
 
 
 @functools.lru_cache
-def undisturbed(plan: str, references: Path) -> Path:
+def undisturbed(plan: str, references: Path, path: str) -> Path:
     folder = Path(tempfile.mkdtemp(prefix="undisturbed-", dir=references))
     (folder / "plan.yaml").write_text(plan)
     done = process.start(
-        ["align", "plan.yaml", "--out", "run"], folder, environment={"MODALIGN_CACHE": str(folder / "cache")}
+        ["align", "plan.yaml", "--out", "run"],
+        folder,
+        environment={"MODALIGN_CACHE": str(folder / "cache"), "PYTHONPATH": path},
     ).end()
     assert done.status == 0, done.err
     return folder / "run"

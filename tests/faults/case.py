@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from .process import Ended
 
 CASES: dict[str, Case] = {}
-"""Every case by name, in the order of the page."""
+"""Every case by kind and name."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,9 @@ class Case:
     defect: str | None = None
     quick: bool = False
 
+    def __str__(self) -> str:
+        return f"{self.kind}: {self.name}"
+
 
 def case(
     kind: str,
@@ -77,8 +80,9 @@ def case(
     """Enter a function as a case."""
 
     def enter(inject: Callable[[Bench], Ended]) -> Callable[[Bench], Ended]:
-        assert name not in CASES, name
-        CASES[name] = Case(kind, name, when, promise, inject, needs, defect, quick)
+        entered = Case(kind, name, when, promise, inject, needs, defect, quick)
+        assert str(entered) not in CASES, entered
+        CASES[str(entered)] = entered
         return inject
 
     return enter

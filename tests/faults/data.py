@@ -24,7 +24,12 @@ PLAN: dict[str, Any] = {
         "projection": {"name": "universal", "width": 16, "heads": 2, "hidden": 32, "dropout": 0.2},
     },
     "stages": [
-        {"name": "image-text", "align": ["image", "text"], **STAGE, "select": {"task": "retrieval:image->text"}},
+        {
+            "name": "image-text",
+            "align": ["image", "text"],
+            **STAGE,
+            "select": {"task": "retrieval:image->text", "every": 3},
+        },
         {"name": "add-audio", "align": ["audio", "text"], **STAGE},
     ],
     "tasks": [

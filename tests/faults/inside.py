@@ -29,11 +29,9 @@ def arm(spec: dict[str, Any]) -> None:
             hold for root too; ``moments``: as ``moment`` makes them.
     """
     for name, value in spec.get("limits", {}).items():
-        resource.setrlimit(getattr(resource, name), (value, resource.getrlimit(getattr(resource, name))[1]))
+        limit(name, value, "")
     if "room" in spec:
-        pages = int(Path("/proc/self/statm").read_text().split()[0])
-        limit = pages * os.sysconf("SC_PAGE_SIZE") + spec["room"]
-        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+        limit_memory(spec["room"], "")
     if spec.get("plain"):
         give_up_privileges()
     if "PATIENCE" in os.environ:  # a minute for MLflow's last answer is long for a test
@@ -84,7 +82,9 @@ def _audit(files: list[tuple[dict[str, Any], Callable[..., None], list[int]]], e
             act(path=name)
 
 
-def _wrap(target: str, moment: dict[str, Any], act: Callable[..., None], counts: Callable[[Any], bool]) -> None:
+def _wrap(
+    target: str, moment: dict[str, Any], act: Callable[..., None], counts: Callable[[Any], bool]
+) -> None:
     """Act before (for a step: after) the n-th call of a function named ``module:attribute``."""
     module, _, names = target.partition(":")
     *owners, name = names.split(".")
@@ -143,18 +143,36 @@ def shift_clock(seconds: float, path: str) -> None:
     time.time_ns = lambda: honest_ns() + int(seconds * 1e9)
 
 
+def limit(name: str, value: int, path: str) -> None:
+    """A limit of the system's, lowered."""
+    resource.setrlimit(getattr(resource, name), (value, resource.getrlimit(getattr(resource, name))[1]))
+
+
+def limit_memory(room: int, path: str) -> None:
+    """No more address space than so many bytes beyond what is used now."""
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    limit("RLIMIT_AS", pages * os.sysconf("SC_PAGE_SIZE") + room, path)
+
+
 def leave(status: int, path: str) -> None:
     """The process ends on the spot, as a library may end it."""
     os._exit(status)
 
 
 ACTIONS: dict[str, Callable[..., None]] = {
-    f.__name__: f for f in (send, fail, raise_error, wait, shift_clock, leave)
+    f.__name__: f for f in (send, fail, raise_error, wait, shift_clock, limit, limit_memory, leave)
 }
 
 
 def moment(
-    event: str, path: str = "*", count: int = 1, *, do: str, always: bool = False, writing: bool = True, **more: Any
+    event: str,
+    path: str = "*",
+    count: int = 1,
+    *,
+    do: str,
+    always: bool = False,
+    writing: bool = True,
+    **more: Any,
 ) -> dict[str, Any]:
     """A fault and when it happens, as plain values.
 
@@ -172,9 +190,13 @@ def moment(
     }  # fmt: skip
 
 
-def kill(event: str, path: str = "*", count: int = 1, number: int = signal.SIGKILL, **more: Any) -> dict[str, Any]:
+def kill(
+    event: str, path: str = "*", count: int = 1, number: int = signal.SIGKILL, **more: Any
+) -> dict[str, Any]:
     return moment(event, path, count, do="send", number=int(number), **more)
 
 
-def refuse(event: str, path: str = "*", count: int = 1, number: int = errno.ENOSPC, **more: Any) -> dict[str, Any]:
+def refuse(
+    event: str, path: str = "*", count: int = 1, number: int = errno.ENOSPC, **more: Any
+) -> dict[str, Any]:
     return moment(event, path, count, do="fail", number=number, **more)

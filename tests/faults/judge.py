@@ -47,26 +47,34 @@ def judge(case: Case, bench: Bench) -> Verdict:
             assert not broken, f"half-written in the end: {broken}"
         if case.promise.same:
             bench.equal()
-    except (AssertionError, OSError, ValueError) as error:
-        return Verdict(ended and ended.status, last_line(ended), " ".join(f"{error}".split()) or repr(error))
+    except Exception as error:
+        return Verdict(
+            ended and ended.status, said(case, ended), " ".join(f"{type(error).__name__}: {error}".split())
+        )
     finally:
         for undo in reversed(bench.cleanup):
             undo()
-    return Verdict(ended.status, last_line(ended))
+    return Verdict(ended.status, said(case, ended))
 
 
 def _ended_as_promised(case: Case, ended: Ended) -> None:
     promise = case.promise
     assert ended.status == promise.status, f"ended with {ended.status}: {ended.err[-2000:]}"
     assert "Traceback" not in ended.err, f"a traceback: {ended.err[-2000:]}"
-    assert re.search(promise.says, ended.err, re.DOTALL), f"does not say {promise.says!r}: {ended.err[-2000:]}"
+    assert re.search(promise.says, ended.err, re.DOTALL), (
+        f"does not say {promise.says!r}: {ended.err[-2000:]}"
+    )
     assert not ended.orphans, f"left processes behind: {', '.join(ended.orphans)}"
 
 
-def last_line(ended: Ended | None) -> str:
-    """What stderr said last."""
-    lines = [line for line in (ended.err if ended else "").splitlines() if line.strip()]
-    return lines[-1].strip() if lines else ""
+def said(case: Case, ended: Ended | None) -> str:
+    """The line on stderr that the promise is about; for a failure without one, the last."""
+    lines = [" ".join(line.split()) for line in (ended.err if ended else "").splitlines() if line.strip()]
+    wanted = case.promise.says.split(".*")[0]
+    found = [line for line in lines if wanted and re.search(wanted, line)]
+    if found or not ended or ended.status == 0 or not lines:
+        return found[0] if found else ""
+    return lines[-1]
 
 
 def artefacts_broken(bench: Bench) -> str:

@@ -71,7 +71,9 @@ class Process:
         """Wait for something; it must come before the process ends."""
         while not condition():
             if self.status() is not None:
-                raise AssertionError(f"it ended before {what or condition}: {self.files[1].read_text(errors='replace')}")
+                raise AssertionError(
+                    f"it ended before {what or condition}: {self.files[1].read_text(errors='replace')}"
+                )
             if time.monotonic() - self._begun > PATIENCE:
                 self.kill()
                 raise Hangs(f"waited in vain for {what or condition}")
@@ -82,10 +84,10 @@ class Process:
         while self.status(0.05) is None:
             pass
 
-    def end(self) -> Ended:
-        """Wait for its end."""
+    def end(self, patience: float = PATIENCE) -> Ended:
+        """Wait for its end, some seconds at most."""
         while (status := self.status(0.05)) is None:
-            if time.monotonic() - self._begun > PATIENCE:
+            if time.monotonic() - self._begun > patience:
                 self.kill()
                 raise Hangs(f"it hangs; so far it said: {self.files[1].read_text(errors='replace')}")
         out, err = (f.read_text(errors="replace") if f.is_file() else "" for f in self.files)
@@ -118,7 +120,10 @@ class Warm:
     """The client's side of ``warm.py``."""
 
     def __init__(self) -> None:
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
+        environment = {
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
+        }
         environment |= {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
         self._server = subprocess.Popen(
             [sys.executable, "-m", "tests.faults.warm"],
@@ -197,9 +202,16 @@ def start(
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("MODALIGN_", "MLFLOW_"))}
     whole = {**kept, "OMP_NUM_THREADS": "1", "FAULT_CASE": mark, **(environment or {})}
     if not cold:
-        request = {"arguments": arguments, "folder": str(folder), "environment": whole, "inside": inside or {}}
+        request = {
+            "arguments": arguments,
+            "folder": str(folder),
+            "environment": whole,
+            "inside": inside or {},
+        }
         return Process(warm().start({**request, **names}), files, mark)
-    whole["PYTHONPATH"] = os.pathsep.join(filter(None, [whole.get("PYTHONPATH"), os.environ.get("PYTHONPATH"), str(ROOT)]))
+    whole["PYTHONPATH"] = os.pathsep.join(
+        filter(None, [whole.get("PYTHONPATH"), os.environ.get("PYTHONPATH"), str(ROOT)])
+    )
     how = ["-c", COLD] if inside else ["-m", "modalign.cli"]
     if inside:
         whole["FAULTS"] = json.dumps(inside)

@@ -112,7 +112,7 @@ class RunFolder:
         """
         if not (self.path / MARK).is_file():
             raise RunFailed(
-                f"the run folder {self.path} is gone: deleted, moved, or its disk is. Put it back where it was"
+                f"the run folder {self.path} is gone: deleted, moved, or its disk is. Put it back"
             )
 
     def _empty(self) -> bool:

@@ -45,7 +45,7 @@ DAMAGE: dict[str, tuple[str, Callable[[Path], object]]] = {
 }
 for name, (suffix, damage) in DAMAGE.items():
 
-    @case("feature cache", name, "before the run", Promise(), quick=name.startswith("a bit of the cached"))
+    @case("feature cache", name, "before the run", Promise())
     def damaged(bench: Bench, suffix: str = suffix, damage: Callable[[Path], object] = damage) -> Ended:
         for file in filled(bench):
             if file.suffix == suffix:
@@ -78,7 +78,9 @@ def cleared(bench: Bench) -> Ended:
     return meanwhile(bench, clear)
 
 
-@case("feature cache", "a file of the cache in use is cut to nothing", "after step 5", Promise(-signal.SIGBUS))
+@case(
+    "feature cache", "a file of the cache in use is cut to nothing", "after step 5", Promise(-signal.SIGBUS)
+)
 def cut_in_use(bench: Bench) -> Ended:
     """The pages of a mapped file are gone: the system ends the process, whatever it is written in."""
 

@@ -92,7 +92,12 @@ def folder_gone(bench: Bench) -> Ended:
     return bench.resume()
 
 
-@case("checkpoint", "the newest checkpoint may not be read (mode 000)", "before --resume", Promise(0, "is damaged"))
+@case(
+    "checkpoint",
+    "the newest checkpoint may not be read (mode 000)",
+    "before --resume",
+    Promise(0, "is damaged"),
+)
 def mode(bench: Bench) -> Ended:
     stopped(bench)[0].chmod(0)
     return bench.align("--resume", inside={"plain": True}).end()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import shutil
@@ -33,11 +34,9 @@ def fill(disk: Path) -> Callable[[], None]:
     filler = disk / "filler.part"
     with filler.open("wb", buffering=0) as file:
         for size in (1 << 20, 1 << 12, 1):
-            try:
+            with contextlib.suppress(OSError):
                 while True:
                     file.write(b"\0" * size)
-            except OSError as error:
-                assert error.errno == errno.ENOSPC
     return filler.unlink
 
 
@@ -56,7 +55,12 @@ def filled_at(bench: Bench, at: dict[str, Any], disk: Path, *more: str) -> Ended
 RUN_DISK = {
     "the run folder's disk fills up in mid-epoch": ("after step 5", "step", "*", 5),
     "the run folder's disk fills up while a space is written": ("end of stage 1", "open", "*/config.json", 1),
-    "the run folder's disk fills up while the report is written": ("end of stage 2", "open", "*/.report.json.part", 2),
+    "the run folder's disk fills up while the report is written": (
+        "end of stage 2",
+        "open",
+        "*/.report.json.part",
+        2,
+    ),
 }
 for name, (when, event, path, count) in RUN_DISK.items():
 
@@ -80,8 +84,13 @@ def full_from_the_start(bench: Bench) -> Ended:
     return ended
 
 
-@case("disk full", "the feature cache's disk fills up", "while text is encoded", Promise(
-    1, "No space left on device: the feature cache .*MODALIGN_CACHE.*--resume"), needs="mount")
+@case(
+    "disk full",
+    "the feature cache's disk fills up",
+    "while text is encoded",
+    Promise(1, "No space left on device: the feature cache .*MODALIGN_CACHE.*--resume"),
+    needs="mount",
+)
 def cache_disk(bench: Bench) -> Ended:
     disk = small_disk(bench)
     bench.cache = disk / "cache"
@@ -95,10 +104,9 @@ def tracking_disk(bench: Bench) -> Ended:
     from .tracking import Store
 
     disk = small_disk(bench)
-    store = Store(bench, disk / "mlflow.db")
+    store = Store(bench, disk / "mlflow.db", away=True)
     ended = filled_at(bench, moment("step", count=5, do="wait", flag=str(bench.flag)), disk)
-    assert bench.resume().status == 0
-    store.check_complete()
+    store.resume()
     return ended
 
 
@@ -112,9 +120,21 @@ def file_size(bench: Bench) -> Ended:
 ERRORS = {
     "a checkpoint cannot be renamed (EIO)": ("third checkpoint", errno.EIO, "os.rename", "*/*.ckpt", 3),
     "a quota is exceeded (EDQUOT)": ("fourth checkpoint", errno.EDQUOT, "open", "*/checkpoints/*.part", 4),
-    "a network file system is stale (ESTALE)": ("end of stage 1", errno.ESTALE, "os.mkdir", "*.space.new*", 1),
+    "a network file system is stale (ESTALE)": (
+        "end of stage 1",
+        errno.ESTALE,
+        "os.mkdir",
+        "*.space.new*",
+        1,
+    ),
     "a report cannot be written (EIO)": ("end of stage 2", errno.EIO, "os.rename", "*/report.json", 2),
-    "an old checkpoint cannot be deleted (EPERM)": ("fourth checkpoint", errno.EPERM, "os.remove", "*.ckpt", 1),
+    "an old checkpoint cannot be deleted (EPERM)": (
+        "fourth checkpoint",
+        errno.EPERM,
+        "os.remove",
+        "*.ckpt",
+        1,
+    ),
 }
 for name, (when, number, event, path, count) in ERRORS.items():
 
@@ -204,7 +224,9 @@ def run_deleted(bench: Bench) -> Ended:
     return ended
 
 
-@case("disk gone", "the run folder is renamed, and named back", "after step 5", Promise(1, "is gone.*--resume"))
+@case(
+    "disk gone", "the run folder is renamed, and named back", "after step 5", Promise(1, "is gone.*--resume")
+)
 def run_renamed(bench: Bench) -> Ended:
     bench.undisturbed()
     running = bench.align(at=moment("step", count=5, do="wait", flag=str(bench.flag)))

@@ -50,7 +50,7 @@ def killed_first_thing(bench: Bench) -> Ended:
 
 for name, (when, at) in MOMENTS.items():
 
-    @case("SIGKILL", name, when, KILLED, quick=name in ("killed in mid-epoch", "killed before a checkpoint gets its name"))
+    @case("SIGKILL", name, when, KILLED, quick=name == "killed in mid-epoch")
     def killed(bench: Bench, at: dict[str, Any] = at) -> Ended:
         return bench.align(at=at).end()
 

@@ -121,7 +121,9 @@ def crash(bench: Bench) -> Ended:
 
 @case("crash", "a library ends the process (SIGABRT)", "in the second stage", Promise(-signal.SIGABRT))
 def abort(bench: Bench) -> Ended:
-    return bench.align(at=kill("call", "modalign.training.context:Context.record", 14, number=signal.SIGABRT)).end()
+    return bench.align(
+        at=kill("call", "modalign.training.context:Context.record", 14, number=signal.SIGABRT)
+    ).end()
 
 
 @case("crash", "something calls os._exit(3)", "after step 5", Promise(3))

@@ -80,7 +80,9 @@ def dumb_terminal(bench: Bench) -> Ended:
 @case("terminal", "Ctrl-C typed at a terminal with a progress bar", "after step 5", Promise(130))
 def typed(bench: Bench) -> Ended:
     mine, theirs = pty.openpty()
-    running = bench.align(stderr=os.ttyname(theirs), at=moment("step", count=5, do="wait", flag=str(bench.flag)))
+    running = bench.align(
+        stderr=os.ttyname(theirs), at=moment("step", count=5, do="wait", flag=str(bench.flag))
+    )
     bench.paused(running)
     running.send(signal.SIGINT, group=True)
     bench.go_on()

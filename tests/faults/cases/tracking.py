@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import shutil
 import sqlite3
 import threading
 import time
@@ -21,12 +23,24 @@ class Store:
 
     Inputs:
         file: where it is; by default in the case's folder.
+        made: whether MLflow's tables are there already.
+        away: whether it will not answer: a run then waits for three seconds at its end, not sixty.
     """
 
-    def __init__(self, bench: Bench, file: Path | None = None) -> None:
+    def __init__(self, bench: Bench, file: Path | None = None, made: bool = True, away: bool = False) -> None:
         self.bench, self.file = bench, file or bench.home / "mlflow.db"
         bench.plan["track"] = {"uri": f"sqlite:///{self.file}"}
-        bench.environment["PATIENCE"] = "3"
+        if made:
+            shutil.copy(_empty(bench.references), self.file)
+        if away:
+            bench.environment["PATIENCE"] = "3"
+
+    def resume(self) -> None:
+        """Go on, now that it answers; everything must be there then."""
+        self.bench.environment.pop("PATIENCE", None)
+        again = self.bench.resume()
+        assert again.status == 0, again.err
+        self.check_complete()
 
     def ask(self, question: str) -> list[tuple]:
         with sqlite3.connect(self.file) as connection:
@@ -43,6 +57,16 @@ class Store:
         assert states == {"FINISHED"}, f"states in MLflow: {states}"
 
 
+@functools.lru_cache
+def _empty(references: Path) -> Path:
+    """A database with MLflow's tables and no run, made once."""
+    from modalign.training.track.database import make_database
+
+    file = references / "empty.db"
+    make_database(f"sqlite:///{file}")
+    return file
+
+
 def wait_at(bench: Bench, step: int) -> dict:
     return moment("step", count=step, do="wait", flag=str(bench.flag))
 
@@ -51,17 +75,20 @@ def wait_at(bench: Bench, step: int) -> dict:
 def killed_tracked(bench: Bench) -> Ended:
     store = Store(bench)
     ended = bench.align(at=kill("step", count=5)).end()
-    assert bench.resume().status == 0
-    store.check_complete()
+    store.resume()
     return ended
 
 
-@case("MLflow", "its database is locked by another process, and let go", "from step 5 on, two seconds", Promise())
+@case(
+    "MLflow",
+    "its database is locked by another process, and let go",
+    "from step 5 on, two seconds",
+    Promise(),
+)
 def locked(bench: Bench) -> Ended:
     store = Store(bench)
     running = bench.align(at=wait_at(bench, 5))
     bench.paused(running)
-    running.until(store.file.exists, "the database")
     holder = sqlite3.connect(store.file, isolation_level=None, timeout=20)
     holder.execute("begin exclusive")
     bench.go_on()
@@ -76,27 +103,24 @@ def locked(bench: Bench) -> Ended:
 @case("MLflow", "its database stays locked to the end", "from step 5 on", Promise(
     0, "MLflow at .* did not get everything.*--resume", more=LOST))  # fmt: skip
 def locked_for_good(bench: Bench) -> Ended:
-    store = Store(bench)
+    store = Store(bench, away=True)
     running = bench.align(at=wait_at(bench, 5))
     bench.paused(running)
-    running.until(store.file.exists, "the database")
     holder = sqlite3.connect(store.file, isolation_level=None, timeout=20)
     holder.execute("begin exclusive")
     bench.go_on()
     ended = running.end()
     holder.execute("rollback")
     holder.close()
-    assert bench.resume().status == 0
-    store.check_complete()
+    store.resume()
     return ended
 
 
-@case("MLflow", "its database is deleted", "after step 5", Promise(0, "MLflow", more="`metrics.jsonl` has everything"))
+@case("MLflow", "its database is deleted", "after step 5", Promise(0, more="`metrics.jsonl` has everything"))
 def deleted(bench: Bench) -> Ended:
     store = Store(bench)
     running = bench.align(at=wait_at(bench, 5))
     bench.paused(running)
-    running.until(store.file.exists, "the database")
     store.file.unlink()
     bench.go_on()
     return running.end()
@@ -104,19 +128,18 @@ def deleted(bench: Bench) -> Ended:
 
 @case("MLflow", "its database holds garbage", "from the start", Promise(0, "MLflow", more=LOST))
 def garbage(bench: Bench) -> Ended:
-    store = Store(bench)
+    store = Store(bench, made=False, away=True)
     store.file.write_bytes(b"no database at all " * 500)
     bench.spoilt.add(store.file)
     ended = bench.align().end()
     store.file.unlink()
-    assert bench.resume().status == 0
-    store.check_complete()
+    store.resume()
     return ended
 
 
 @case("MLflow", "its database is a folder", "from the start", Promise(0, "MLflow"))
 def database_is_folder(bench: Bench) -> Ended:
-    Store(bench).file.mkdir()
+    Store(bench, made=False, away=True).file.mkdir()
     return bench.align().end()
 
 
@@ -126,8 +149,12 @@ def record_damaged(bench: Bench) -> Ended:
     bench.align(at=kill("step", count=5)).end()
     (bench.run / "mlflow.json").write_text('{"run')
     ended = bench.resume()
-    steps = [step for (step,) in store.ask(
-        "select step from metrics m join runs r using (run_uuid) where key = 'loss' and status = 'FINISHED'")]
+    steps = [
+        step
+        for (step,) in store.ask(
+            "select step from metrics m join runs r using (run_uuid) where key = 'loss' and status = 'FINISHED'"
+        )
+    ]
     assert len(steps) == len(set(steps))
     return ended
 
@@ -168,7 +195,7 @@ for name, status in ANSWERS.items():
 
     @case("MLflow", name, "from the start", Promise(0, "MLflow at http://127.0.0.1:.*"))
     def answers(bench: Bench, status: int | None = status) -> Ended:
-        Store(bench)
+        Store(bench, away=True)
         server = Server(status)
         bench.cleanup.append(server.server_close)
         bench.cleanup.append(server.shutdown)
@@ -179,21 +206,24 @@ for name, status in ANSWERS.items():
 @case("MLflow", "nobody listens at its address", "from the start", Promise(
     0, "MLflow at http://127.0.0.1:9 cannot be reached.*--resume", more=LOST))  # fmt: skip
 def nobody(bench: Bench) -> Ended:
-    store = Store(bench)
+    store = Store(bench, away=True)
     uri = bench.plan["track"]["uri"]
     bench.plan["track"] = {"uri": "http://127.0.0.1:9"}
     ended = bench.align().end()
     bench.plan["track"] = {"uri": uri}
-    assert bench.resume().status == 0
-    store.check_complete()
+    store.resume()
     return ended
 
 
-@case("MLflow", "killed while MLflow's new database is made", "migrations", Promise(-9, more="the next run makes it whole"))
+@case(
+    "MLflow",
+    "killed while MLflow's new database is made",
+    "migrations",
+    Promise(-9, more="the next run makes it whole"),
+)
 def killed_making(bench: Bench) -> Ended:
-    store = Store(bench)
+    store = Store(bench, made=False)
     ended = bench.align(at=kill("os.link", "*/mlflow.db")).end()
     assert not store.file.exists()
-    assert bench.resume().status == 0
-    store.check_complete()
+    store.resume()
     return ended
