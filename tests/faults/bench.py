@@ -121,6 +121,8 @@ class Bench:
         plan["track"] = {"uri": None}
         plan["data"]["table"] = str(shared_data(self.references) / "pairs.parquet")
         path = self.environment.get("PYTHONPATH", "")
+        if path:  # one copy of the plugin for all
+            path = str(shutil.copytree(path, self.references / "site", dirs_exist_ok=True))
         return undisturbed(json.dumps(plan, sort_keys=True), self.references, path)
 
     def equals_undisturbed(self) -> None:

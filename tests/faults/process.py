@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import json
 import os
 import signal
@@ -62,10 +63,8 @@ class Process:
 
     def send(self, number: int, group: bool = False) -> None:
         """A signal, or one to every process of its group, as a terminal sends Ctrl-C."""
-        try:
+        with contextlib.suppress(ProcessLookupError):
             (os.killpg if group else os.kill)(self.number, number)
-        except ProcessLookupError:
-            pass
 
     def until(self, condition: Any, what: str = "") -> None:
         """Wait for something; it must come before the process ends."""
@@ -163,8 +162,7 @@ class Warm:
         while not self._started:
             assert self._server.poll() is None, "the warm process ended"
             self.listen(1)
-        number = self._started.pop()
-        return number
+        return self._started.pop()
 
 
 _warm: Warm | None = None

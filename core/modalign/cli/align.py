@@ -59,7 +59,7 @@ def command(
         space = align(plan, start=start, resume=resume, out=out, overrides=overrides)
     except UserError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a component that ends the program ends its run
         return failed(error, "Once that is mended, the same command with --resume goes on")
     if not first_process():
         return 0

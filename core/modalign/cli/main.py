@@ -93,7 +93,7 @@ def _say(message: str, status: int) -> int:
     return status
 
 
-def failed(error: Exception, advice: str = "") -> int:
+def failed(error: BaseException, advice: str = "") -> int:
     """Say why a run failed, and what to do about it; the exit status."""
     if os.environ.get("MODALIGN_DEBUG", "0") in ("", "0"):
         hint = " (MODALIGN_DEBUG=1 shows the traceback)"

@@ -58,9 +58,17 @@ class RunFolder:
             raise UserError(
                 f"there is no run to resume in {self.path}; leave out --resume, or name its folder with --out"
             )
-        old = yaml.safe_load((self.path / "plan.yaml").read_text(encoding="utf-8"))
+        try:
+            old = yaml.safe_load((self.path / "plan.yaml").read_text(encoding="utf-8"))
+            before = json.loads(mark.read_text(encoding="utf-8"))
+            if not (isinstance(old, dict) and isinstance(before, dict)):
+                raise ValueError("not what a run wrote")
+        except (OSError, ValueError, yaml.YAMLError) as error:
+            raise UserError(
+                f"the run in {self.path} is damaged ({' '.join(str(error).split())}); "
+                "start anew without --resume"
+            ) from None
         changed = [d for d in differences(old, plan) if not d.startswith(RESUMABLE)]
-        before = json.loads(mark.read_text(encoding="utf-8"))
         changed += [name for name, digest in inputs.items() if before.get(name) != digest]
         if changed:
             raise UserError(

@@ -77,10 +77,10 @@ for name, (how, says) in CODE.items():
         return misbehaving(bench, how)
 
 
-@case("plugin", "a task raises", "end of stage 1", Promise(0, "glance.*boom in task", same=False,
-      more="the other stages go on; the report leaves the task out"))  # fmt: skip
+@case("plugin", "a task raises", "end of stage 1", Promise(1, "boom in task.*--resume"))
 def task(bench: Bench) -> Ended:
     with_notes(bench, tasks=True)
+    bench.undisturbed()
     return misbehaving(bench, "task:raise:always")
 
 
@@ -109,7 +109,8 @@ def nan_features(bench: Bench) -> Ended:
     return misbehaving(bench, "forward:nan:always")
 
 
-@case("plugin", "reading a sample hangs, and Ctrl-C twice", "the 9th sample", Promise(130, "interrupted"))
+@case("plugin", "reading a sample hangs, and Ctrl-C twice", "the 9th sample", Promise(130, "interrupted"),
+      defect="the second Ctrl-C waits for the thread that loads (Prefetcher.__exit__); a third one ends it")  # fmt: skip
 def hangs(bench: Bench) -> Ended:
     with_notes(bench)
     bench.undisturbed()
@@ -119,8 +120,7 @@ def hangs(bench: Bench) -> Ended:
     for _ in range(2):
         running.send(signal.SIGINT)
         time.sleep(0.3)
-    ended = running.end(30)
-    return ended
+    return running.end(30)
 
 
 def away(bench: Bench, *change: str) -> Ended:

@@ -13,32 +13,30 @@ from ..inside import moment
 from ..process import Ended
 
 
-def pipe_without_reader(bench: Bench, name: str) -> str:
-    """A pipe whose reader has gone by the time something is written."""
+def pipe(bench: Bench, name: str) -> tuple[str, int]:
+    """A pipe, and its reader."""
     path = bench.home / name
     os.mkfifo(path)
     reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-    bench.cleanup.append(lambda: None)
-    bench.readers = getattr(bench, "readers", []) + [reader]  # type: ignore[attr-defined]
-    return str(path)
+    return str(path), reader
 
 
 @case("broken pipe", "stdout's reader has gone (`| head`)", "before the results are printed", Promise())
 def stdout_closed(bench: Bench) -> Ended:
-    pipe = pipe_without_reader(bench, "out.fifo")
-    running = bench.align(stdout=pipe, at=moment("step", count=5, do="wait", flag=str(bench.flag)))
+    path, reader = pipe(bench, "out.fifo")
+    running = bench.align(stdout=path, at=moment("step", count=5, do="wait", flag=str(bench.flag)))
     bench.paused(running)
-    os.close(bench.readers.pop())  # type: ignore[attr-defined]
+    os.close(reader)
     bench.go_on()
     return running.end()
 
 
 @case("broken pipe", "stderr's reader has gone", "after step 5", Promise())
 def stderr_closed(bench: Bench) -> Ended:
-    pipe = pipe_without_reader(bench, "err.fifo")
-    running = bench.align(stderr=pipe, at=moment("step", count=5, do="wait", flag=str(bench.flag)))
+    path, reader = pipe(bench, "err.fifo")
+    running = bench.align(stderr=path, at=moment("step", count=5, do="wait", flag=str(bench.flag)))
     bench.paused(running)
-    os.close(bench.readers.pop())  # type: ignore[attr-defined]
+    os.close(reader)
     bench.go_on()
     return running.end()
 

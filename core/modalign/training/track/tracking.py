@@ -122,8 +122,8 @@ def _environment() -> Iterator[None]:
     os.environ.update(_SETTINGS)
     for name, value in _DEFAULTS.items():
         os.environ.setdefault(name, value)
-    for chatty in ("mlflow.store.db.utils", "alembic"):  # a new database is no news to the user
-        logging.getLogger(chatty).setLevel(logging.WARNING)
+    logging.getLogger("alembic").setLevel(logging.WARNING)  # a new database is no news to the user
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # nor a traceback: we say why
     try:
         yield
     finally:
