@@ -92,6 +92,8 @@ def load(source: str | os.PathLike[str], device: str | torch.device = "cpu") -> 
         path = path / "space"
     try:
         about = json.loads((path / CONFIG).read_text(encoding="utf-8"))
+        if not isinstance(about, dict):
+            raise ValueError(f"its {CONFIG} holds a {type(about).__name__}")
         tensors = load_file(path / WEIGHTS)
     except FileNotFoundError as error:
         raise UserError(f"{text} is not a space: it has no {Path(error.filename or WEIGHTS).name}") from None

@@ -50,8 +50,12 @@ class RunFolder:
             UserError: if it holds something else, or the plan or inputs to resume with differ.
         """
         mark = self.path / MARK
+        try:
+            there = self.path.exists()
+        except OSError as error:  # such as a name too long
+            raise UserError(f"no run folder can be {self.path}: {error.strerror}") from None
         if not resume:
-            if self.path.exists() and not (self.path.is_dir() and (mark.is_file() or self._empty())):
+            if there and not (self.path.is_dir() and (mark.is_file() or self._empty())):
                 raise UserError(f"{self.path} exists and is no run folder; choose another with --out")
             return
         if not (mark.is_file() and (self.path / "plan.yaml").is_file()):
