@@ -16,25 +16,27 @@ HALVED = Promise(0, "out of memory with .* going on with .*chunk_size", same=Fal
 
 def large(bench: Bench) -> None:
     """Pictures so large that memory for them can run out on its own."""
-    bench.plan["modalities"]["image"]["encoder"] |= {"size": 64, "width": 64}
+    bench.plan["modalities"]["image"]["encoder"] |= {"size": 128, "patch": 16, "width": 64}
     bench.plan["stages"] = bench.plan["stages"][:1]
-    bench.plan["stages"][0] |= {"batch_size": 48, "epochs": 6}
+    bench.plan["stages"][0] |= {"batch_size": 48, "epochs": 3}
     del bench.plan["modalities"]["audio"], bench.plan["tasks"][1]
 
 
 def tight(bench: Bench, room: int) -> Ended:
-    at = moment("step", count=2, do="limit_memory", room=room)
+    at = moment("call", "modalign.training.loop:Trainer.run", do="limit_memory", room=room)
     return bench.align(at=at).end()
 
 
-@case("memory", "memory for half a batch is left (RLIMIT_AS)", "after step 2", HALVED)
+@case("memory", "memory for half a batch is left (RLIMIT_AS)", "before step 1", HALVED,
+      defect="oneDNN's own words for it, 'could not create a primitive', are not recognised (is_out_of_memory)")  # fmt: skip
 def half(bench: Bench) -> Ended:
     large(bench)
-    return tight(bench, 24 << 20)
+    del bench.plan["stages"][0]["select"], bench.plan["tasks"]
+    return tight(bench, 96 << 20)
 
 
-@case("memory", "memory for less than one row is left (RLIMIT_AS)", "after step 2", Promise(
-    1, r"out of memory with \d+ rows at once|can't allocate memory", same=False))  # fmt: skip
+@case("memory", "memory for less than one row is left (RLIMIT_AS)", "before step 1", Promise(
+    1, "memory|MemoryError|could not create a primitive", same=False))  # fmt: skip
 def none(bench: Bench) -> Ended:
     large(bench)
     bench.plan["modalities"]["image"]["encoder"] |= {"size": 512, "patch": 64}

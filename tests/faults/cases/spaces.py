@@ -74,55 +74,51 @@ def start_from(bench: Bench) -> Ended:
 
 # modalign embed ------------------------------------------------------------------------------------
 
-AGAIN = "the same command then writes what it would have"
 
-
-def embed(bench: Bench, at: dict | None = None, **options: object) -> Ended:
+def embed(bench: Bench, *more: str, at: dict | None = None) -> Ended:
     return bench.start(
         "embed", "space", "text", "--table", str(bench.data / "pairs.parquet"), "--out", "out/text.parquet",
-        at=at, **options,
+        "--part-rows", "16", *more, at=at,
     ).end()  # fmt: skip
 
 
 def embeds_after(bench: Bench, at: dict) -> Ended:
+    """Something happens to it; gone on with, it writes what it would have."""
     bench.space()
-    ended = embed(bench, at)
+    ended = embed(bench, at=at)
     assert not (bench.home / "out" / "text.parquet").exists()
-    bench.again = lambda: embed(bench)
-    bench.equal = lambda: equals(bench)
+    bench.again = lambda: embed(bench, "--resume")
+
+    def equal() -> None:
+        found = pq.read_table(bench.home / "out" / "text.parquet")
+        assert sorted(path.name for path in (bench.home / "out").iterdir()) == ["text.parquet"]
+        shutil.rmtree(bench.home / "out")
+        shutil.rmtree(bench.cache, ignore_errors=True)
+        assert embed(bench).status == 0
+        assert pq.read_table(bench.home / "out" / "text.parquet").equals(found)
+
+    bench.equal = equal
     return ended
 
 
-def equals(bench: Bench) -> None:
-    found = pq.read_table(bench.home / "out" / "text.parquet")
-    shutil.rmtree(bench.home / "out")
-    shutil.rmtree(bench.cache)
-    assert embed(bench).status == 0
-    assert pq.read_table(bench.home / "out" / "text.parquet").equals(found)
+SECOND = "modalign.training.embedding.embedder:Embedder.embed"
+EMBEDS: dict[str, tuple[str, Promise, dict]] = {
+    "killed while it encodes": ("second part", Promise(-9), kill("call", SECOND, 2)),
+    "killed before a part gets its name": ("third part", Promise(-9), kill("os.rename", "*.parts/*.parquet", 3)),
+    "killed before the file gets its name": ("the end", Promise(-9), kill("os.rename", "*/text.parquet")),
+    "Ctrl-C": ("second part", Promise(130, "interrupted"), kill("call", SECOND, 2, number=signal.SIGINT)),
+    "a part cannot be written (ENOSPC)": (
+        "second part", Promise(1, "No space left on device"), refuse("os.rename", "*.parts/*.parquet", 2)
+    ),
+    "the file cannot be written (ENOSPC)": (
+        "the end", Promise(1, "No space left on device"), refuse("os.rename", "*/text.parquet")
+    ),
+}  # fmt: skip
+for name, (when, promise, at) in EMBEDS.items():
 
-
-@case("embed", "killed while it encodes", "`modalign embed`, second batch of features", Promise(-9))
-def embed_killed(bench: Bench) -> Ended:
-    return embeds_after(bench, kill("call", "modalign.training.reader:Reader.features", 2))
-
-
-@case("embed", "killed before the file gets its name", "`modalign embed`", Promise(-9))
-def embed_killed_late(bench: Bench) -> Ended:
-    return embeds_after(bench, kill("os.rename", "*text.parquet"))
-
-
-@case("embed", "Ctrl-C", "`modalign embed`, second batch of features", Promise(130, "interrupted"))
-def embed_stopped(bench: Bench) -> Ended:
-    return embeds_after(
-        bench, kill("call", "modalign.training.reader:Reader.features", 2, number=signal.SIGINT)
-    )
-
-
-@case(
-    "embed", "the file cannot be written (ENOSPC)", "`modalign embed`", Promise(1, "No space left on device")
-)
-def embed_full(bench: Bench) -> Ended:
-    return embeds_after(bench, refuse("os.rename", "*text.parquet"))
+    @case("embed", name, f"`modalign embed`, {when}", promise)
+    def embed_disturbed(bench: Bench, at: dict = at) -> Ended:
+        return embeds_after(bench, at)
 
 
 # modalign eval -------------------------------------------------------------------------------------
