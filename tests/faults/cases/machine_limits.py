@@ -27,12 +27,20 @@ def tight(bench: Bench, room: int) -> Ended:
     return bench.align(at=at).end()
 
 
-@case("memory", "memory for half a batch is left (RLIMIT_AS)", "before step 1", HALVED,
-      defect="oneDNN's own words for it, 'could not create a primitive', are not recognised (is_out_of_memory)")  # fmt: skip
+FORWARD = "modalign_image.small_vit:SmallViT.forward"
+
+
+@case("memory", "an encoder has no memory for a whole batch (MemoryError)", "step 3", HALVED)
 def half(bench: Bench) -> Ended:
-    large(bench)
-    del bench.plan["stages"][0]["select"], bench.plan["tasks"]
-    return tight(bench, 96 << 20)
+    at = moment("call", FORWARD, 3, do="raise_error", name="MemoryError", text="no room")
+    return bench.align(at=at).end()
+
+
+@case("memory", "oneDNN has no memory for a whole batch", "step 3", HALVED,
+      defect="its words for it, 'could not create a primitive', are not recognised (is_out_of_memory)")  # fmt: skip
+def half_of_onednn(bench: Bench) -> Ended:
+    text = "could not create a primitive"
+    return bench.align(at=moment("call", FORWARD, 3, do="raise_error", name="RuntimeError", text=text)).end()
 
 
 @case("memory", "memory for less than one row is left (RLIMIT_AS)", "before step 1", Promise(
