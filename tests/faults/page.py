@@ -78,7 +78,7 @@ def told(verdict: Verdict) -> str:
     if verdict.status < 0:
         return signal.Signals(-verdict.status).name
     said = re.sub(r" \(MODALIGN_DEBUG=1[^)]*\)", "", verdict.message)
-    said = re.sub(r"(?<=/)?/?[^\s'\"(]*/(case|undisturbed)-[^/\s'\"]*", "…", said)
+    said = re.sub(r"(?<![\w:])/(?:[^\s'\"():,;]+/)+", "…/", said)  # where things lay
     said = re.sub(r"127\.0\.0\.1:\d+", "127.0.0.1:PORT", said)
     said = said if len(said) <= 220 else f"{said[:219]}…"
     status = f"status {verdict.status}"
