@@ -107,4 +107,5 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether a device, or the machine itself, had no memory left for a tensor."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
-    return isinstance(error, RuntimeError) and "DefaultCPUAllocator: " in str(error)
+    words = ("DefaultCPUAllocator: ", "could not create a primitive")  # the latter is oneDNN's
+    return isinstance(error, RuntimeError) and any(word in str(error) for word in words)

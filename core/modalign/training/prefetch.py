@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
+PATIENCE = 1.0
+"""Seconds that an interrupted reader waits for its source."""
 
 
 class Prefetcher(Generic[T]):
@@ -28,9 +30,11 @@ class Prefetcher(Generic[T]):
         self._thread.start()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: object, *_: object) -> None:
         self._stop.set()
-        while self._thread.is_alive():
+        # Whoever presses Ctrl-C while the source hangs does not want to wait for it.
+        until = time.monotonic() + (PATIENCE if kind is KeyboardInterrupt else float("inf"))
+        while self._thread.is_alive() and time.monotonic() < until:
             try:
                 self._queue.get(timeout=0.05)
             except queue.Empty:
