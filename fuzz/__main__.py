@@ -14,13 +14,21 @@ from .watch import Outcome, fuzz
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m fuzz", description=__doc__)
-    parser.add_argument("readers", nargs="*", metavar="READER", help="by default those of the core; `all` for every one")
+    parser.add_argument(
+        "readers", nargs="*", metavar="READER", help="by default those of the core; `all` for every one"
+    )
     parser.add_argument("--inputs", type=int, default=1000, help="per reader")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--minutes", type=float, default=1e9, help="at most, per reader")
-    parser.add_argument("--keep", type=Path, help="folder for the inputs that failed, instead of a temporary one")
-    parser.add_argument("--write", type=Path, metavar="FILE.md", help="put the figures into this file's table")
-    parser.add_argument("--again", type=Path, metavar="INPUT", help="have one reader read a kept input once more")
+    parser.add_argument(
+        "--keep", type=Path, help="folder for the inputs that failed, instead of a temporary one"
+    )
+    parser.add_argument(
+        "--write", type=Path, metavar="FILE.md", help="put the figures into this file's table"
+    )
+    parser.add_argument(
+        "--again", type=Path, metavar="INPUT", help="have one reader read a kept input once more"
+    )
     parser.add_argument("--list", action="store_true", help="the readers' names")
     asked = parser.parse_args()
     from .readers import CORE, READERS
@@ -28,7 +36,11 @@ def main() -> int:
     if asked.list:
         print("\n".join(READERS))
         return 0
-    names = [n for r in asked.readers or ["core"] for n in (READERS if r == "all" else CORE if r == "core" else [r])]
+    names = [
+        n
+        for r in asked.readers or ["core"]
+        for n in (READERS if r == "all" else CORE if r == "core" else [r])
+    ]
     unknown = [name for name in names if name not in READERS]
     if unknown:
         parser.error(f"there is no reader {unknown[0]}; there are {', '.join(READERS)}")

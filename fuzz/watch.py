@@ -54,9 +54,25 @@ def fuzz(reader: str, inputs: int, seed: int, folder: Path, minutes: float = 1e9
         now = folder / "now"
         now.write_bytes(bytes(HEAD.size))
         os.truncate(now, HEAD.size + ROOM)
-        command = [sys.executable, "-m", "fuzz.worker", reader, str(seed), str(first), str(inputs), str(folder)]
+        command = [
+            sys.executable,
+            "-m",
+            "fuzz.worker",
+            reader,
+            str(seed),
+            str(first),
+            str(inputs),
+            str(folder),
+        ]
         with (folder / "output").open("wb") as log:
-            child = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=_environment(folder), cwd=Path(__file__).parents[1])
+            child = subprocess.Popen(
+                command,
+                stdout=log,
+                stderr=log,
+                stdin=subprocess.DEVNULL,
+                env=_environment(folder),
+                cwd=Path(__file__).parents[1],
+            )
         ended = _wait(child, now, begun + 60 * minutes)
         number, accepted, refused, peak, size, ready, slowest = HEAD.unpack(now.read_bytes()[: HEAD.size])
         outcome.accepted += accepted
@@ -68,7 +84,9 @@ def fuzz(reader: str, inputs: int, seed: int, folder: Path, minutes: float = 1e9
             break
         said = (folder / "output").read_text(errors="replace")[-3000:]
         if not ready or restart == MOST_RESTARTS:
-            raise RuntimeError(f"{reader}: its fuzzer does not start, or crashes all the time ({ended}):\n{said}")
+            raise RuntimeError(
+                f"{reader}: its fuzzer does not start, or crashes all the time ({ended}):\n{said}"
+            )
         kept = folder / f"input-{number}"
         kept.write_bytes(now.read_bytes()[HEAD.size : HEAD.size + size])
         with (folder / "failures.jsonl").open("a") as file:

@@ -116,9 +116,7 @@ def _place(error: BaseException) -> str:
     frames = traceback.extract_tb(error.__traceback__)
     ours = [f for f in frames if "modalign" in f.filename] or frames
     last, end = ours[-1], frames[-1]
-    return (
-        f"{type(error).__name__} in {Path(last.filename).name}:{last.lineno} ({Path(end.filename).name}:{end.lineno})"
-    )
+    return f"{type(error).__name__} in {Path(last.filename).name}:{last.lineno} ({Path(end.filename).name}:{end.lineno})"
 
 
 def _tell(folder: Path, number: int, seed: int, what: str, more: str) -> None:

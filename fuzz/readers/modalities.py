@@ -30,7 +30,9 @@ def _tests(plugin: str, name: str) -> Any:
     return sys.modules[known]
 
 
-def _bench(modality: Any, wholes: Sequence[bytes | str], tokens: Sequence[bytes] = (), as_text: bool | None = None) -> Bench:
+def _bench(
+    modality: Any, wholes: Sequence[bytes | str], tokens: Sequence[bytes] = (), as_text: bool | None = None
+) -> Bench:
     """Each input as bytes, as text where strings are items, and now and then as a path."""
     from modalign import BadSample
 
@@ -64,7 +66,11 @@ def text(scratch: Path) -> Bench:
     from modalign_text.modality import Text
 
     modality = Text(max_bytes=200)
-    return _bench(modality, modality.example(14), [b"\xcc\x81", b"\xe2\x80\x8d", b"\xf0\x9f\x87\xa9", b"\xff\xfe", b"\xc0\x80"])
+    return _bench(
+        modality,
+        modality.example(14),
+        [b"\xcc\x81", b"\xe2\x80\x8d", b"\xf0\x9f\x87\xa9", b"\xff\xfe", b"\xc0\x80"],
+    )
 
 
 def image(scratch: Path) -> Bench:
@@ -83,7 +89,9 @@ def image(scratch: Path) -> Bench:
     ):  # fmt: skip
         file = io.BytesIO()
         try:
-            (grey.convert("I").convert(mode) if mode == "I;16" else grey.convert(mode)).save(file, form, **options)
+            (grey.convert("I").convert(mode) if mode == "I;16" else grey.convert(mode)).save(
+                file, form, **options
+            )
         except (OSError, KeyError, ValueError):  # a Pillow without that format
             continue
         wholes.append(file.getvalue())
@@ -110,7 +118,27 @@ def audio(scratch: Path) -> Bench:
         except (soundfile.LibsndfileError, ValueError):
             continue
         wholes.append(file.getvalue())
-    tokens = [b"RIFF", b"WAVE", b"fmt ", b"data", b"fact", b"LIST", b"fLaC", b"OggS", b"\1vorbis", b"OpusHead", b"FORM", b"COMM", b"SSND", b".snd", b"caff", b"desc", b"ID3", b"\xff\xfb", b"\xff\xff\xff\xff"]
+    tokens = [
+        b"RIFF",
+        b"WAVE",
+        b"fmt ",
+        b"data",
+        b"fact",
+        b"LIST",
+        b"fLaC",
+        b"OggS",
+        b"\1vorbis",
+        b"OpusHead",
+        b"FORM",
+        b"COMM",
+        b"SSND",
+        b".snd",
+        b"caff",
+        b"desc",
+        b"ID3",
+        b"\xff\xfb",
+        b"\xff\xff\xff\xff",
+    ]
     return _bench(Audio(rate=4000, max_seconds=1), wholes, tokens)
 
 
@@ -145,10 +173,55 @@ def _graph(kind: str) -> Callable[[Path], Bench]:
             wholes = tests.wholes()
             kinds = ["smiles"] if kind == "molecule-smiles" else ["mol", "mol3000", "sdf"]
             modality = Molecule(fingerprints=["morgan", "groups"], size=64)
-            tokens = [b"[C@@H]", b"c1ccccc1", b"%10", b"[", b"]", b"(", b")", b"=", b"#", b".", b"[#6]", b"[Og+8]", b"V2000", b"V3000", b"M  END", b"M  V30 ", b"$$$$", b"M  CHG", b"COUNTS", b"BEGIN ATOM"]
+            tokens = [
+                b"[C@@H]",
+                b"c1ccccc1",
+                b"%10",
+                b"[",
+                b"]",
+                b"(",
+                b")",
+                b"=",
+                b"#",
+                b".",
+                b"[#6]",
+                b"[Og+8]",
+                b"V2000",
+                b"V3000",
+                b"M  END",
+                b"M  V30 ",
+                b"$$$$",
+                b"M  CHG",
+                b"COUNTS",
+                b"BEGIN ATOM",
+            ]
             return _bench(modality, [wholes[k] for k in kinds], tokens)
         wholes = tests.wholes()
-        tokens = [b"<", b">", b" .", b" ;", b" ,", b'"', b"'''", b"@prefix ", b"@base ", b"^^", b"@en", b"[ ", b" ]", b"( ", b" )", b"_:b", b"\\u00e5", b"\\U0001F600", b"a ", b"http://127.0.0.1:9/x", b"[[", b'["s", "p", "o"]', b"@forAll "]
+        tokens = [
+            b"<",
+            b">",
+            b" .",
+            b" ;",
+            b" ,",
+            b'"',
+            b"'''",
+            b"@prefix ",
+            b"@base ",
+            b"^^",
+            b"@en",
+            b"[ ",
+            b" ]",
+            b"( ",
+            b" )",
+            b"_:b",
+            b"\\u00e5",
+            b"\\U0001F600",
+            b"a ",
+            b"http://127.0.0.1:9/x",
+            b"[[",
+            b'["s", "p", "o"]',
+            b"@forAll ",
+        ]
         return _bench(KnowledgeGraph(), [wholes["json"], wholes["turtle"], wholes["ntriples"]], tokens)
 
     return bench
@@ -168,7 +241,20 @@ def node(scratch: Path) -> Bench:
         modality = Node(str(file), communities=True)
         modality.collate([modality.read(0)])
 
-    tokens = [b"PK\1\2", b"PK\3\4", b"PK\5\6", b"edges.npy", b"indptr.npy", b"'descr'", b"'|O'", b"'<i8'", b"(60, 2)", b"(99999999999, 2)", b"\x93NUMPY", b"\xff\xff\xff\xff"]
+    tokens = [
+        b"PK\1\2",
+        b"PK\3\4",
+        b"PK\5\6",
+        b"edges.npy",
+        b"indptr.npy",
+        b"'descr'",
+        b"'|O'",
+        b"'<i8'",
+        b"(60, 2)",
+        b"(99999999999, 2)",
+        b"\x93NUMPY",
+        b"\xff\xff\xff\xff",
+    ]
     return Bench(seeds, read, (BadSample, UserError), tokens, _npz_edit)
 
 
@@ -183,7 +269,14 @@ def _npz_edit(files: Files, draw: Any) -> Files:
         hit = draw.choice(old.namelist())
         for name in old.namelist():
             data = old.read(name)
-            new.writestr(name, damaged(data, data, [b"'|O'", b"'<i8'", b"'<f4'", b"(60, 2)", b"(99999999999, 2)", b"True"], draw) if name == hit else data)
+            new.writestr(
+                name,
+                damaged(
+                    data, data, [b"'|O'", b"'<i8'", b"'<f4'", b"(60, 2)", b"(99999999999, 2)", b"True"], draw
+                )
+                if name == hit
+                else data,
+            )
     return {"g.npz": out.getvalue()}
 
 
@@ -201,7 +294,10 @@ def _medical(kind: str) -> Callable[[Path], Bench]:
             "scan-picture": (Scan(16), tests.pictures),
             "ecg-edf": (Ecg(leads=2, rate=100), tests.edfs),
             "ecg-table": (Ecg(leads=2, rate=100), tests.tables),
-            "labs": (Labs({"sodium": [120, 140, 160], "potassium": [2, 4, 7], "lactate": [0, 1, 15]}), tests.labs),
+            "labs": (
+                Labs({"sodium": [120, 140, 160], "potassium": [2, 4, 7], "lactate": [0, 1, 15]}),
+                tests.labs,
+            ),
             "report-text": (ClinicalReport(sections=["findings", "impression"]), tests.reports),
         }[kind]
         wholes = [whole for whole in make()[0] if isinstance(whole, bytes | str)]
@@ -222,14 +318,36 @@ def wfdb(scratch: Path) -> Bench:
     seeds: list[Files] = []
     for form in ("16", "212", "80", "24"):
         tests.files.wfdb_record(scratch / "whole", f"r{form}", tests.LEADS, form)
-        seeds.append({end: (scratch / "whole" / f"r{form}{end}").read_bytes().replace(f"r{form}".encode(), b"r") for end in (".hea", ".dat")})
+        seeds.append(
+            {
+                end: (scratch / "whole" / f"r{form}{end}").read_bytes().replace(f"r{form}".encode(), b"r")
+                for end in (".hea", ".dat")
+            }
+        )
 
     def read(files: Files, folder: Path) -> None:
         for end, data in files.items():
             (folder / f"r{end}").write_bytes(data)
         modality.collate([modality.read(folder / "r.hea")])
 
-    tokens = [b"r.dat", b" 16 ", b" 212 ", b" 516 ", b"x999", b":99", b"+99999", b"200/mV", b"/", b"../x", b"r.hea", b"~", b"#", b"\n", b" 250 500\n", b"99999999999"]
+    tokens = [
+        b"r.dat",
+        b" 16 ",
+        b" 212 ",
+        b" 516 ",
+        b"x999",
+        b":99",
+        b"+99999",
+        b"200/mV",
+        b"/",
+        b"../x",
+        b"r.hea",
+        b"~",
+        b"#",
+        b"\n",
+        b" 250 500\n",
+        b"99999999999",
+    ]
     return Bench(seeds, read, (BadSample,), tokens)
 
 
@@ -243,7 +361,15 @@ BENCHES: dict[str, Callable[[Path], Bench]] = {
     "node": node,
     **{
         kind: _medical(kind)
-        for kind in ("scan-dicom", "scan-nifti", "scan-picture", "ecg-edf", "ecg-table", "labs", "report-text")
+        for kind in (
+            "scan-dicom",
+            "scan-nifti",
+            "scan-picture",
+            "ecg-edf",
+            "ecg-table",
+            "labs",
+            "report-text",
+        )
     },
     "ecg-wfdb": wfdb,
 }

@@ -40,12 +40,7 @@ tasks: [{name: retrieval, from: text, to: other, split: train, id: *n}]
 """
 TOKENS = [
     word.encode()
-    for word in (
-        "name stages align losses closed_form data table tables mix dataset columns split label root weight window stream modalities encoder"
-        " modality read trainable augment views space dim projection universal mlp linear mean temperature learned tasks retrieval zero_shot"
-        " select task every patience pairs unfreeze fabric devices track uri plugins disable infonce siglip symile latent_mix bucket_by"
-        " chunk_size accumulate warmup schedule clip epochs batch_size lr char-cnn small-vit modalign-text:char-cnn tiny.parquet tiny.csv"
-    ).split()
+    for word in ["name", "stages", "align", "losses", "closed_form", "data", "table", "tables", "mix", "dataset", "columns", "split", "label", "root", "weight", "window", "stream", "modalities", "encoder", "modality", "read", "trainable", "augment", "views", "space", "dim", "projection", "universal", "mlp", "linear", "mean", "temperature", "learned", "tasks", "retrieval", "zero_shot", "select", "task", "every", "patience", "pairs", "unfreeze", "fabric", "devices", "track", "uri", "plugins", "disable", "infonce", "siglip", "symile", "latent_mix", "bucket_by", "chunk_size", "accumulate", "warmup", "schedule", "clip", "epochs", "batch_size", "lr", "char-cnn", "small-vit", "modalign-text:char-cnn", "tiny.parquet", "tiny.csv"]
 ] + [
     b": ", b"- ", b"&a ", b"*a", b"*n", b"<<: *n", b"<<", b"? ", b"!!", b"!!binary ", b"!!set ", b"!!omap ", b"!!timestamp ", b"!!int ", b"!!float ",
     b"!!python/object/apply:os.system ['touch owned']", b"!!python/name:os.system", b"!!python/object/new:type [x]", b"%YAML 9.9\n", b"---\n", b"...\n", b"|\n",
@@ -59,7 +54,10 @@ def _tables(scratch: Path) -> None:
     import pyarrow.csv
     import pyarrow.parquet as pq
 
-    rows = [{"text": f"a {i}", "words": f"b {i}", "label": i % 2, "split": ("train", "val", "test")[i % 3]} for i in range(9)]
+    rows = [
+        {"text": f"a {i}", "words": f"b {i}", "label": i % 2, "split": ("train", "val", "test")[i % 3]}
+        for i in range(9)
+    ]
     pq.write_table(pa.Table.from_pylist(rows), scratch / "tiny.parquet")
     pyarrow.csv.write_csv(pa.Table.from_pylist(rows), scratch / "tiny.csv")
 
@@ -80,7 +78,11 @@ def plan(scratch: Path) -> Bench:
         return prepare(read_plan(file))
 
     def edit(files: Files, draw: random.Random) -> Files:
-        return {"plan.yaml": as_text(changed(draw.choice(trees), WORDS, draw), draw).encode(errors="surrogatepass")}
+        return {
+            "plan.yaml": as_text(changed(draw.choice(trees), WORDS, draw), draw).encode(
+                errors="surrogatepass"
+            )
+        }
 
     seeds = [{"plan.yaml": text.encode()} for text in whole]
     return Bench(seeds, read, (UserError,), TOKENS, edit)
@@ -97,8 +99,16 @@ def overrides(scratch: Path) -> Bench:
     tree = yaml.safe_load(PLAN)
     seeds = [
         {"override": text.encode()}
-        for text in ("seed=1", "stages.0.epochs=5", "stages.one.lr=1e-3,1e-4", "space.projection={name: mean}", "tasks.0.id='a,b'",
-                     "modalities.text.encoder.width=16", "data.columns.text=[a, {b: c}]", "track.uri=null")  # fmt: skip
+        for text in (
+            "seed=1",
+            "stages.0.epochs=5",
+            "stages.one.lr=1e-3,1e-4",
+            "space.projection={name: mean}",
+            "tasks.0.id='a,b'",
+            "modalities.text.encoder.width=16",
+            "data.columns.text=[a, {b: c}]",
+            "track.uri=null",
+        )  # fmt: skip
     ]
 
     def read(files: Files, folder: Path) -> Any:
@@ -110,7 +120,10 @@ def overrides(scratch: Path) -> Bench:
                 raise source.error(problems)
 
     def edit(files: Files, draw: random.Random) -> Files:
-        keys = [draw.choice([*WORDS, "0", "1", "-1", "999999999999999999999", "", "one", "é", "²"]) for _ in range(draw.randrange(1, 6))]
+        keys = [
+            draw.choice([*WORDS, "0", "1", "-1", "999999999999999999999", "", "one", "é", "²"])
+            for _ in range(draw.randrange(1, 6))
+        ]
         value = as_text(changed({"a": draw.choice([1, [1, 2], {"name": "mean"}])}, WORDS, draw), draw)
         return {"override": f"{'.'.join(keys)}={value}".encode(errors="surrogatepass")}
 
@@ -133,9 +146,35 @@ def registry(scratch: Path) -> Bench:
             "modalign-c": {"summary": "C.", "trust": "listed", "requirement": "modalign-c"},
         },
     }  # fmt: skip
-    seeds = [{"registry.yaml": yaml.safe_dump(short, sort_keys=False).encode()}, {"registry.yaml": own.read_bytes()[:3000].rpartition(b"\n  modalign")[0] + b"\n"}]
+    seeds = [
+        {"registry.yaml": yaml.safe_dump(short, sort_keys=False).encode()},
+        {"registry.yaml": own.read_bytes()[:3000].rpartition(b"\n  modalign")[0] + b"\n"},
+    ]
     file = scratch / "registry.yaml"
-    words = [*WORDS, *"schema plugins summary trust core reviewed listed source requirement provides needs version sha256 homepage https://x modalign-a @ ; []".split()]
+    words = [
+        *WORDS,
+        *[
+            "schema",
+            "plugins",
+            "summary",
+            "trust",
+            "core",
+            "reviewed",
+            "listed",
+            "source",
+            "requirement",
+            "provides",
+            "needs",
+            "version",
+            "sha256",
+            "homepage",
+            "https://x",
+            "modalign-a",
+            "@",
+            ";",
+            "[]",
+        ],
+    ]
 
     def read(files: Files, folder: Path) -> Any:
         file.write_bytes(files["registry.yaml"])

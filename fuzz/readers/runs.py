@@ -12,7 +12,17 @@ from ..reader import Bench, Files
 REPORT = {
     "plan": {"name": "tiny", "seed": 0, "stages": [{"name": "one", "lr": 0.1}]},
     "versions": {"modalign": "1"},
-    "stages": [{"name": "one", "seconds": 1.5, "encode_seconds": 0.5, "trained_parameters": 10, "trained_encoder_parameters": 0, "loss": 1.0, "unchanged": []}],
+    "stages": [
+        {
+            "name": "one",
+            "seconds": 1.5,
+            "encode_seconds": 0.5,
+            "trained_parameters": 10,
+            "trained_encoder_parameters": 0,
+            "loss": 1.0,
+            "unchanged": [],
+        }
+    ],
     "tasks": {"retrieval:a->b": {"R@1": 0.5, "MRR": 0.6}, "zero_shot:a": {"accuracy": 0.25}},
     "primary": {"retrieval:a->b": "R@1"},
     "intervals": {"retrieval:a->b": {"R@1": [0.4, 0.6]}},
@@ -37,7 +47,7 @@ def metrics(scratch: Path) -> Bench:
         file.write_bytes(files["metrics.jsonl"])
         for record in read_metrics(file):
             assert isinstance(record["metrics"], dict)
-        read_from(file, 10)
+        read_from(file, 0)
         again = MetricLog(file)
         again.append("one", 9, {"loss": 1.0})
         again.close()
@@ -45,9 +55,13 @@ def metrics(scratch: Path) -> Bench:
     def edit(files: Files, draw: random.Random) -> Files:
         made = changed(rows, words, draw)
         lines = made if isinstance(made, list) else [made]
-        return {"metrics.jsonl": "".join(json.dumps(x, default=str, skipkeys=True) + "\n" for x in lines).encode()}
+        return {
+            "metrics.jsonl": "".join(json.dumps(x, default=str, skipkeys=True) + "\n" for x in lines).encode()
+        }
 
-    return Bench([seed], read, (UserError,), [f'"{w}"'.encode() for w in words] + [b"\n", b"{", b"}", b"null"], edit)
+    return Bench(
+        [seed], read, (UserError,), [f'"{w}"'.encode() for w in words] + [b"\n", b"{", b"}", b"null"], edit
+    )
 
 
 def report(scratch: Path) -> Bench:
@@ -68,6 +82,10 @@ def report(scratch: Path) -> Bench:
         assert "<script>" not in page(runs)
 
     def edit(files: Files, draw: random.Random) -> Files:
-        return {"report.json": json.dumps(changed(REPORT, words, draw), default=str, skipkeys=True).encode(errors="surrogatepass")}
+        return {
+            "report.json": json.dumps(changed(REPORT, words, draw), default=str, skipkeys=True).encode(
+                errors="surrogatepass"
+            )
+        }
 
     return Bench([seed], read, (UserError,), [f'"{w}"'.encode() for w in words], edit)

@@ -14,7 +14,18 @@ from typing import Any
 from ..documents import changed
 from ..reader import Bench, Files
 
-TENSORS = [b'"F32"', b'"I64"', b'"BF16"', b'"shape":[', b'"data_offsets":[', b"__metadata__", b"[0,0]", b"18446744073709551615", b'"dtype":', b"\0" * 8]
+TENSORS = [
+    b'"F32"',
+    b'"I64"',
+    b'"BF16"',
+    b'"shape":[',
+    b'"data_offsets":[',
+    b"__metadata__",
+    b"[0,0]",
+    b"18446744073709551615",
+    b'"dtype":',
+    b"\0" * 8,
+]
 
 
 def _space(folder: Path) -> Files:
@@ -25,8 +36,19 @@ def _space(folder: Path) -> Files:
 
     torch.manual_seed(0)
     space = Space(8, Spec("linear"))
+    from modalign_text.char_cnn import CharCNN
+
+    arguments = {"width": 8, "layers": 1}
     for name in ("text", "other"):
-        space.add(name, SpaceModality(Spec("modalign-text:text"), Spec("modalign-text:char-cnn", {"width": 8, "layers": 1}), 8, "x", name == "text"))
+        carried = name == "text"
+        entry = SpaceModality(
+            Spec("modalign-text:text"),
+            Spec("modalign-text:char-cnn", arguments),
+            8,
+            carried,
+            None if carried else "x",
+        )
+        space.add(name, entry, CharCNN(**arguments) if carried else None, founder=carried)
     space.stages, space.plan = [{"name": "one"}], {"name": "tiny"}
     space.save(folder)
     return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
@@ -51,12 +73,38 @@ def space_config(scratch: Path) -> Bench:
 
     whole = _space(scratch / "space")
     tree = json.loads(whole["config.json"])
-    words = [*tree, "name", "modality", "encoder", "width", "founder", "carried", "extras", "fingerprint", "modalign-text:text", "char-cnn", "mean", "universal"]
+    words = [
+        *tree,
+        "name",
+        "modality",
+        "encoder",
+        "width",
+        "founder",
+        "carried",
+        "extras",
+        "fingerprint",
+        "modalign-text:text",
+        "char-cnn",
+        "mean",
+        "universal",
+    ]
 
     def edit(files: Files, draw: random.Random) -> Files:
-        return {**files, "config.json": json.dumps(changed(tree, words, draw), default=str, skipkeys=True).encode(errors="surrogatepass")}
+        return {
+            **files,
+            "config.json": json.dumps(changed(tree, words, draw), default=str, skipkeys=True).encode(
+                errors="surrogatepass"
+            ),
+        }
 
-    return Bench([whole], _load(scratch), (UserError,), [f'"{w}"'.encode() for w in words], edit, fixed=frozenset({"model.safetensors"}))
+    return Bench(
+        [whole],
+        _load(scratch),
+        (UserError,),
+        [f'"{w}"'.encode() for w in words],
+        edit,
+        fixed=frozenset({"model.safetensors"}),
+    )
 
 
 def space_weights(scratch: Path) -> Bench:
@@ -64,7 +112,9 @@ def space_weights(scratch: Path) -> Bench:
     from modalign import UserError
 
     whole = _space(scratch / "space")
-    return Bench([whole], _load(scratch), (UserError,), TENSORS, fixed=frozenset({"config.json", "README.md"}))
+    return Bench(
+        [whole], _load(scratch), (UserError,), TENSORS, fixed=frozenset({"config.json", "README.md"})
+    )
 
 
 def checkpoint(scratch: Path) -> Bench:
@@ -72,7 +122,14 @@ def checkpoint(scratch: Path) -> Bench:
     import torch
     from modalign.training.checkpoint import latest_checkpoint, read_checkpoint, save_checkpoint
 
-    state = {"stage": 1, "lr": 0.5, "name": "é", "weights": {"a": torch.arange(6.0).view(2, 3), "b": torch.ones(2, dtype=torch.int64)}, "rng": [1, 2], "none": None}
+    state = {
+        "stage": 1,
+        "lr": 0.5,
+        "name": "é",
+        "weights": {"a": torch.arange(6.0).view(2, 3), "b": torch.ones(2, dtype=torch.int64)},
+        "rng": [1, 2],
+        "none": None,
+    }
     folder = scratch / "checkpoints"
     path = save_checkpoint(folder, 1, state, 2)
     whole = path.read_bytes()
@@ -122,7 +179,9 @@ def feature_cache(scratch: Path) -> Bench:
     from modalign.training.feature_cache import RECORD, FeatureCache, cache_report
 
     keys = [bytes([i]) * 16 for i in range(6)]
-    values = {key: torch.randn(1 + i, 4, generator=torch.Generator().manual_seed(i)) for i, key in enumerate(keys)}
+    values = {
+        key: torch.randn(1 + i, 4, generator=torch.Generator().manual_seed(i)) for i, key in enumerate(keys)
+    }
     first = FeatureCache("x", {"encoder": "e"}, scratch)
     first.put(values)
     folder = scratch / "x"
@@ -146,17 +205,31 @@ def feature_cache(scratch: Path) -> Bench:
         signed[0] = zlib.crc32(files["idx"]) % 2 == 0
         if not signed[0]:
             return files
-        records = [files["idx"][i : i + RECORD.size] for i in range(0, len(files["idx"]) - RECORD.size + 1, RECORD.size)]
+        records = [
+            files["idx"][i : i + RECORD.size]
+            for i in range(0, len(files["idx"]) - RECORD.size + 1, RECORD.size)
+        ]
         return {**files, "idx": b"".join(r[:-4] + struct.pack("<I", zlib.crc32(r[:-4])) for r in records)}
 
     def guarded(files: Files, folder_: Path) -> None:
-        whole = all(files["idx"][i : i + RECORD.size] in original for i in range(0, len(files["idx"]) - RECORD.size + 1, RECORD.size))
+        whole = all(
+            files["idx"][i : i + RECORD.size] in original
+            for i in range(0, len(files["idx"]) - RECORD.size + 1, RECORD.size)
+        )
         signed[0] = not whole
         read(files, folder_)
 
     original = {index.read_bytes()[i : i + RECORD.size] for i in range(0, 6 * RECORD.size, RECORD.size)}
-    seeds = [{"idx": index.read_bytes(), "bin": shard.read_bytes(), "json": (folder / "about.json").read_bytes()}]
-    return Bench(seeds, guarded, (), [b"\xff" * 8, b"\0" * 8, b"\xff\xff\xff\xff", b"\0\0\0\1", b'"encoder"', b"[]"], finish=finish)
+    seeds = [
+        {"idx": index.read_bytes(), "bin": shard.read_bytes(), "json": (folder / "about.json").read_bytes()}
+    ]
+    return Bench(
+        seeds,
+        guarded,
+        (),
+        [b"\xff" * 8, b"\0" * 8, b"\xff\xff\xff\xff", b"\0\0\0\1", b'"encoder"', b"[]"],
+        finish=finish,
+    )
 
 
 def search_index(scratch: Path) -> Bench:
@@ -171,7 +244,15 @@ def search_index(scratch: Path) -> Bench:
     draw = np.random.default_rng(0)
     seeds = []
     for kind in ("flat", "hnsw", "ivfpq"):
-        index = Index("s" * 64, 8, [Item(m, bytes([i]) * 16, Place(f"/x/{i}", None, i if m == "a" else None), "w" if i else None) for i in range(40) for m in ("a", "b")])
+        index = Index(
+            "s" * 64,
+            8,
+            [
+                Item(m, bytes([i]) * 16, Place(f"/x/{i}", None, i if m == "a" else None), "w" if i else None)
+                for i in range(40)
+                for m in ("a", "b")
+            ],
+        )
         for m in ("a", "b"):
             vectors = draw.normal(size=(40, 8)).astype(np.float32)
             index.vectors[m] = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
@@ -194,7 +275,28 @@ def search_index(scratch: Path) -> Bench:
         _ = [str(item.place) for item in index.items[:5]]
 
     def edit(files: Files, chance: random.Random) -> Files:
-        return {**files, "index.json": json.dumps(changed(tree, [*tree, "a", "b", "flat", "hnsw", "ivfpq"], chance), default=str, skipkeys=True).encode(errors="surrogatepass")}
+        return {
+            **files,
+            "index.json": json.dumps(
+                changed(tree, [*tree, "a", "b", "flat", "hnsw", "ivfpq"], chance), default=str, skipkeys=True
+            ).encode(errors="surrogatepass"),
+        }
 
-    tokens = [b"IHNf", b"IxFI", b"IwPQ", b"IxF2", b"'descr'", b"'|O'", b"'<f4'", b"(40, 8)", b"(99999999999, 8)", b"\x93NUMPY", b"PAR1", b"\xff" * 8, b"hnsw", b"flat", b"\0" * 8]
+    tokens = [
+        b"IHNf",
+        b"IxFI",
+        b"IwPQ",
+        b"IxF2",
+        b"'descr'",
+        b"'|O'",
+        b"'<f4'",
+        b"(40, 8)",
+        b"(99999999999, 8)",
+        b"\x93NUMPY",
+        b"PAR1",
+        b"\xff" * 8,
+        b"hnsw",
+        b"flat",
+        b"\0" * 8,
+    ]
     return Bench(seeds, read, (UserError,), tokens, edit)

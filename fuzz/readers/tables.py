@@ -66,14 +66,38 @@ def csv(scratch: Path) -> Bench:
     text = "picture,word,label,split,numbers\n" + "".join(
         f'{r["picture"] or ""},"{r["word"] or ""}",{r["label"]},{r["split"]},{r["n"] or ""}\n' for r in ROWS
     )
-    tokens = [b",", b'"', b'""', b"\n", b"\r", b"\r\n", b"/dev/zero", b"fifo", b"2020-01-01", b"1e999", b"true", b"picture,", b",,,,\n", b"word"]
-    return _bench(scratch, "t.csv", [text.encode(), text.replace(",", "\t").encode()[:0] + text.encode() * 2], BASE, tokens)
+    tokens = [
+        b",",
+        b'"',
+        b'""',
+        b"\n",
+        b"\r",
+        b"\r\n",
+        b"/dev/zero",
+        b"fifo",
+        b"2020-01-01",
+        b"1e999",
+        b"true",
+        b"picture,",
+        b",,,,\n",
+        b"word",
+    ]
+    return _bench(
+        scratch,
+        "t.csv",
+        [text.encode(), text.replace(",", "\t").encode()[:0] + text.encode() * 2],
+        BASE,
+        tokens,
+    )
 
 
 def jsonl(scratch: Path) -> Bench:
     """JSON lines."""
     text = "".join(json.dumps(row) + "\n" for row in ROWS)
-    nested = [{**row, "picture": {"bytes": "eA==", "path": "a.png"}, "word": [row["word"] or "x", "y"]} for row in ROWS]
+    nested = [
+        {**row, "picture": {"bytes": "eA==", "path": "a.png"}, "word": [row["word"] or "x", "y"]}
+        for row in ROWS
+    ]
     words = ["picture", "word", "label", "split", "numbers", "bytes", "path", "/dev/zero", "fifo"]
 
     def edit(files: Files, draw: random.Random) -> Files:
@@ -81,7 +105,23 @@ def jsonl(scratch: Path) -> Bench:
         lines = rows if isinstance(rows, list) else [rows]
         return {"t.jsonl": "\n".join(_line(row) for row in lines).encode(errors="surrogatepass")}
 
-    tokens = [b"{", b"}", b"[", b"]", b'"', b":", b",", b"\n", b"null", b"\\ud800", b"\\u0000", b'"picture"', b'"bytes"', b'"/dev/zero"', b'"fifo"']
+    tokens = [
+        b"{",
+        b"}",
+        b"[",
+        b"]",
+        b'"',
+        b":",
+        b",",
+        b"\n",
+        b"null",
+        b"\\ud800",
+        b"\\u0000",
+        b'"picture"',
+        b'"bytes"',
+        b'"/dev/zero"',
+        b'"fifo"',
+    ]
     seeds = [text.encode(), "".join(json.dumps(row) + "\n" for row in nested).encode()]
     return _bench(scratch, "t.jsonl", seeds, BASE, tokens, edit)
 
@@ -107,7 +147,18 @@ def _parquets() -> list[bytes]:
     return made
 
 
-PARQUET = [b"PAR1", b"ARROW:schema", b"\x15\x00", b"\x19\xfc", b"\x28\xb5\x2f\xfd", b"\x1f\x8b", b"picture", b"word", b"label", b"\xff\xff\xff\xff\x0f"]
+PARQUET = [
+    b"PAR1",
+    b"ARROW:schema",
+    b"\x15\x00",
+    b"\x19\xfc",
+    b"\x28\xb5\x2f\xfd",
+    b"\x1f\x8b",
+    b"picture",
+    b"word",
+    b"label",
+    b"\xff\xff\xff\xff\x0f",
+]
 
 
 def parquet(scratch: Path) -> Bench:
@@ -136,7 +187,9 @@ def _tar(kind: int) -> bytes:
         for i, row in enumerate(ROWS):
             for ending, data in (("png", b"x" * 30), ("json", json.dumps({"word": {"a": row["word"]}}).encode()),
                                  ("txt", "é1".encode()), ("cls", row["label"].encode())):  # fmt: skip
-                about = tarfile.TarInfo(f"{'long/' * (25 if i == 2 and kind != tarfile.USTAR_FORMAT else 1)}{i}.{ending}")
+                about = tarfile.TarInfo(
+                    f"{'long/' * (25 if i == 2 and kind != tarfile.USTAR_FORMAT else 1)}{i}.{ending}"
+                )
                 about.size = len(data)
                 archive.addfile(about, io.BytesIO(data))
         if kind != tarfile.USTAR_FORMAT:
@@ -164,7 +217,11 @@ def tar_index(scratch: Path) -> Bench:
     archive = scratch / "t.tar"
     archive.write_bytes(_tar(tarfile.GNU_FORMAT))
     os.utime(archive, (1, 1))
-    data = {"table": "t.tar", "columns": {"picture": "png", "word": "json.word.a", "numbers": "txt"}, "label": "cls"}
+    data = {
+        "table": "t.tar",
+        "columns": {"picture": "png", "word": "json.word.a", "numbers": "txt"},
+        "label": "cls",
+    }
     use(data, scratch)
     folder = Path(os.environ["MODALIGN_CACHE"]) / "shards"
     kept = {path.suffix: path for path in folder.iterdir()}
@@ -176,7 +233,21 @@ def tar_index(scratch: Path) -> Bench:
 
     assert module.FORM
     seeds = [{suffix: path.read_bytes() for suffix, path in kept.items()}]
-    tokens = [b"'descr'", b"'<i8'", b"'|O'", b"'fortran_order'", b"True", b"'shape'", b"(4, 4, 2)", b"\x93NUMPY", b'"png"', b"[", b"null", b"\xff" * 8, b"\0" * 8]
+    tokens = [
+        b"'descr'",
+        b"'<i8'",
+        b"'|O'",
+        b"'fortran_order'",
+        b"True",
+        b"'shape'",
+        b"(4, 4, 2)",
+        b"\x93NUMPY",
+        b'"png"',
+        b"[",
+        b"null",
+        b"\xff" * 8,
+        b"\0" * 8,
+    ]
     return Bench(seeds, read, (UserError,), tokens)
 
 
@@ -184,7 +255,17 @@ def folder(scratch: Path) -> Bench:
     """A folder of files as a table; damaged are names and texts."""
     from modalign import UserError
 
-    names = ["a.png", "a.txt", "b.png", "b.txt", "sub/a.png", "sub/a.txt", "sub/.hidden.txt", "c.seg.png", "plain"]
+    names = [
+        "a.png",
+        "a.txt",
+        "b.png",
+        "b.txt",
+        "sub/a.png",
+        "sub/a.txt",
+        "sub/.hidden.txt",
+        "c.seg.png",
+        "plain",
+    ]
     where = scratch / "folder"
 
     def read(files: Files, _: Path) -> None:
@@ -202,10 +283,26 @@ def folder(scratch: Path) -> Bench:
                         file.write(files["text"] if name.endswith(b"txt") else b"x")
                 except OSError:
                     continue
-        use({"table": "folder", "columns": {"picture": "png;seg.png", "word": "txt"}, "label": "folder"}, scratch)
+        use(
+            {"table": "folder", "columns": {"picture": "png;seg.png", "word": "txt"}, "label": "folder"},
+            scratch,
+        )
 
     seeds = [{"names": "\n".join(names).encode(), "text": "mañana".encode()}]
-    tokens = [b"\n", b".txt", b".png", b".", b"/", b"..", b"\nfolder.folder", b"A.TXT", b"\xff.txt", b"a.", b".a.b.c", b"\n" + b"x" * 190 + b".txt"]
+    tokens = [
+        b"\n",
+        b".txt",
+        b".png",
+        b".",
+        b"/",
+        b"..",
+        b"\nfolder.folder",
+        b"A.TXT",
+        b"\xff.txt",
+        b"a.",
+        b".a.b.c",
+        b"\n" + b"x" * 190 + b".txt",
+    ]
     return Bench(seeds, read, (UserError,), tokens)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import stat
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
@@ -84,9 +86,15 @@ def file_bytes(value: Any) -> bytes:
     """
     if isinstance(value, Path | str):
         try:
+            if not stat.S_ISREG(os.stat(value).st_mode):  # a pipe or a device would never end
+                raise BadSample(f"cannot read {value}: it is no regular file")
             value = Path(value).read_bytes()
         except OSError as error:
             raise BadSample(f"cannot read {value}: {error.strerror or error}") from None
+        except BadSample:
+            raise
+        except ValueError:
+            raise BadSample("cannot read a file whose name holds a NUL or no characters") from None
     if not isinstance(value, bytes | bytearray | memoryview):
         raise BadSample(f"expected a path or bytes, got {type(value).__name__}")
     if not value:

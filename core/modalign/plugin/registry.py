@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from modalign.errors import UserError
+from modalign.plain_yaml import NotYaml, parse
 
 from .entry import check_entry, unknown_key
 
@@ -135,20 +136,18 @@ def providers(kind: str, name: str, *paths: str | Path) -> list[Entry]:
 def _parse(path: Path) -> tuple[Any, dict[tuple[str, ...], int]]:
     """The YAML and the line of every key, by its path."""
     try:
-        text = path.read_text(encoding="utf-8")
-        tree = yaml.compose(text, Loader=yaml.SafeLoader)
-        lines: dict[tuple[str, ...], int] = {}
-        for at, line in _lines(tree, ()):
-            if at in lines:
-                raise UserError(f"{path}, line {line}: {at[-1]} comes twice, first in line {lines[at]}")
-            lines[at] = line
-        return yaml.safe_load(text), lines
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f", line {mark.line + 1}" if mark else ""
-        raise UserError(f"{path}{where}: not YAML: {getattr(error, 'problem', error)}") from error
+        tree, value = parse(path.read_text(encoding="utf-8"))
+    except NotYaml as error:
+        where = f", line {error.line}" if error.line else ""
+        raise UserError(f"{path}{where}: {error}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"cannot read the plugin catalogue {path}: {error}") from error
+    lines: dict[tuple[str, ...], int] = {}
+    for at, line in _lines(tree, ()):
+        if at in lines:
+            raise UserError(f"{path}, line {line}: {at[-1]} comes twice, first in line {lines[at]}")
+        lines[at] = line
+    return value, lines
 
 
 def _lines(node: yaml.Node | None, at: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], int]]:

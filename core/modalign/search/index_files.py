@@ -19,11 +19,12 @@ import pyarrow.parquet as pq
 
 from modalign import __version__
 from modalign.errors import UserError
+from modalign.plain_array import map_array
 from modalign.space_files import WEIGHTS, download
 
 from .index import Index
 from .items import ABOUT, ITEMS, Item, Place
-from .nearest import read_graph
+from .nearest import KINDS, read_graph
 
 FORMAT = 1
 SCHEMA = pa.schema(
@@ -70,6 +71,7 @@ def open_index(folder: Path, space: str) -> Index:
         raise UserError(f"{folder} is not an index. Run: modalign search SPACE FOLDER --index {folder}")
     try:
         about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
+        _check_about(about)
         if about["format"] != FORMAT:
             raise UserError(
                 f"the index {folder} has format {about['format']}; this modalign {__version__} reads {FORMAT}"
@@ -83,7 +85,7 @@ def open_index(folder: Path, space: str) -> Index:
         index.version = about["version"]
         for i, (name, kind) in enumerate(about["modalities"].items()):
             index.kinds[name] = kind
-            index.vectors[name] = np.load(folder / f"{i}.npy", mmap_mode="r", allow_pickle=False)
+            index.vectors[name] = map_array(folder / f"{i}.npy")
             index.graphs[name] = graph = read_graph(folder / f"{i}.faiss")
             if index.vectors[name].shape != (len(index.numbers[name]), index.dim):
                 raise ValueError(f"its {name} vectors and items differ in number")
@@ -91,11 +93,28 @@ def open_index(folder: Path, space: str) -> Index:
                 raise ValueError(f"its {name} vectors and their {kind} index differ")
         if index.vectors.keys() != index.numbers.keys():
             raise ValueError("its items and vectors differ in their modalities")
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, pa.ArrowException) as error:
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+        RuntimeError,
+        RecursionError,
+        pa.ArrowException,
+    ) as error:
         raise UserError(
             f"the index {folder} is damaged: {error}. Delete the folder, and index again"
         ) from None
     return index
+
+
+def _check_about(about: Any) -> None:
+    kinds = {"space": str, "dim": int, "version": str, "modalities": dict}
+    if not isinstance(about, dict) or not all(isinstance(about[key], kind) for key, kind in kinds.items()):
+        raise ValueError(f"{ABOUT} is not what was written")
+    unknown = [kind for kind in about["modalities"].values() if kind not in KINDS]
+    if unknown:
+        raise ValueError(f"{ABOUT} names an unknown kind of index: {unknown[0]}")
 
 
 def save_index(index: Index, folder: Path, unreadable: Iterable[tuple[str, str]] = ()) -> None:

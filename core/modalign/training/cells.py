@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from modalign.contracts.modality import BadSample, file_bytes
 from modalign.errors import UserError
 
 
@@ -30,9 +31,9 @@ class Cell:
         value = self.value
         if isinstance(value, Path):
             try:
-                value = value.read_bytes()
-            except OSError:
-                value = str(value).encode()  # unreadable: reading it gives the reason
+                value = file_bytes(value)
+            except BadSample:  # reading it gives the reason
+                value = str(value).encode(errors="surrogatepass")
         elif isinstance(value, str):
             value = b"s" + value.encode(errors="surrogatepass")
         elif not isinstance(value, bytes):
@@ -44,7 +45,10 @@ class Cell:
         """A rough size in bytes, to read like beside like."""
         value = self.value
         if isinstance(value, Path):
-            return value.stat().st_size if value.is_file() else 0
+            try:
+                return value.stat().st_size if value.is_file() else 0
+            except (OSError, ValueError):  # a name that no file can have
+                return 0
         return len(value) if isinstance(value, str | bytes | list) else 8
 
 

@@ -37,8 +37,18 @@ def read_file(path: Path) -> dict[str, Any]:
         ValueError: if the file is not what was written.
     """
     head, _, payload = path.read_bytes().partition(b"\n")
-    expected = json.loads(head)
-    if len(payload) != expected["size"] or hashlib.sha256(payload).hexdigest() != expected["sha256"]:
+    try:
+        expected = json.loads(head)
+        size, digest = expected["size"], expected["sha256"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise ValueError("it has no size and checksum") from None
+    if len(payload) != size or hashlib.sha256(payload).hexdigest() != digest:
         raise ValueError("size or checksum differs")
-    state: dict[str, Any] = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
+    try:
+        state = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
+    except Exception as error:  # a forged one: PyTorch raises whatever comes up
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise ValueError(f"it holds no plain state: {reason}") from None
+    if not isinstance(state, dict):
+        raise ValueError("it holds no state")
     return state

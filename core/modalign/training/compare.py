@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel, ValidationError
+
 from modalign.errors import UserError
 from modalign.report.page import frame, table
 from modalign.report.svg import intervals_chart
@@ -18,6 +20,23 @@ from .track.names import flatten
 
 ALSO = ("class_R@1",)
 """Shown beside each task's primary metric."""
+
+
+class _Stage(BaseModel):
+    seconds: float
+    encode_seconds: float = 0.0
+    trained_parameters: int
+    trained_encoder_parameters: int = 0
+
+
+class _Report(BaseModel):
+    """What of a ``report.json`` is compared."""
+
+    plan: dict[str, Any]
+    stages: list[_Stage]
+    tasks: dict[str, dict[str, float | None]]
+    primary: dict[str, str] = {}
+    intervals: dict[str, dict[str, tuple[float, float]]] = {}
 
 
 @dataclass(frozen=True)
@@ -54,11 +73,13 @@ def read_run(source: str, uri: str | None = None) -> list[Compared]:
 def _report(file: Path, source: str) -> dict[str, Any]:
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
-        if not all(key in content for key in ("plan", "stages", "tasks")):
-            raise ValueError("it has no plan, stages or tasks")
-    except (OSError, ValueError) as error:
+        return {**content, **_Report.model_validate(content).model_dump()}
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"])) or "it"
+        raise UserError(f"{source}: report.json cannot be read: {place}: {first['msg']}") from None
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{source}: report.json cannot be read: {error}") from None
-    return dict(content)
 
 
 def _from_mlflow(source: str, uri: str) -> list[Compared]:

@@ -43,6 +43,8 @@ def read_folder(folder: Path, texts: Iterable[str] = ()) -> pa.Table:
         below[:] = sorted(name for name in below if not name.startswith("."))
         for name in sorted(files):
             stem, ending = split_name(name)
+            if not _is_text(os.path.join(where, name)):
+                raise UserError(f"{os.path.join(where, name)!r}: the name is not UTF-8; rename it")
             if stem and ending and Path(where, name).is_file():
                 row = rows.setdefault((where, stem), {FOLDER: Path(where).name})
                 row[ending] = os.path.relpath(Path(where, name), folder)
@@ -54,6 +56,10 @@ def read_folder(folder: Path, texts: Iterable[str] = ()) -> pa.Table:
             if column in row:
                 row[column] = _text(folder / row[column])
     return pa.table({e: pa.array([row.get(e) for row in rows.values()], pa.string()) for e in endings})
+
+
+def _is_text(name: str) -> bool:
+    return not any("\ud800" <= character <= "\udfff" for character in name)
 
 
 def _text(path: Path) -> str:

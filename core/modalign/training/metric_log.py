@@ -112,13 +112,21 @@ def read_from(path: Path | str, position: int, limit: int = 1_000_000) -> tuple[
         return [], position
     if lines and not lines[-1].endswith(b"\n"):  # still being written
         lines.pop()
-    return [_from_line(line) for line in lines], position + sum(map(len, lines))
+    records = [record for record in map(_from_line, lines) if record is not None]
+    if len(records) < len(lines):
+        warnings.warn(f"{path}: {len(lines) - len(records)} damaged lines are left out", stacklevel=2)
+    return records, position + sum(map(len, lines))
 
 
-def _from_line(line: bytes) -> dict[str, Any]:
-    record = json.loads(line)
-    record["metrics"] = {name: NON_FINITE.get(value, value) for name, value in record["metrics"].items()}
-    return record
+def _from_line(line: bytes) -> dict[str, Any] | None:
+    """A record as it was written; None if it is damaged."""
+    try:
+        record = json.loads(line)
+        metrics = {name: float(value) for name, value in record["metrics"].items()}
+        stage, step, time = str(record["stage"]), int(record["step"]), int(record["time"])
+        return {**record, "stage": stage, "step": step, "time": time, "metrics": metrics}
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
+        return None
 
 
 def _to_json(value: float) -> float | str:

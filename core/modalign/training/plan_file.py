@@ -12,12 +12,11 @@ from typing import Any
 import yaml
 
 from modalign.errors import UserError
+from modalign.plain_yaml import NotYaml, parse
 
 from .plan import Plan
 
 Place = tuple[str | int, ...]
-MOST_PLACES = 100_000
-"""Keys, items and values in one plan, aliases unfolded: a few lines could otherwise fill the memory."""
 
 
 class _Loader(yaml.SafeLoader):
@@ -100,18 +99,10 @@ def _read_file(path: Path) -> PlanSource:
         near = f"; plans there: {', '.join(plans)}" if plans else ""
         raise UserError(f"cannot read the plan {path}: {reason}{near}") from None
     try:
-        node = yaml.compose(text, Loader=_Loader)
-        if node is not None and _places_in(node, {}) > MOST_PLACES:
-            raise UserError(f"{path.name}: its aliases (*name) unfold to over {MOST_PLACES:,} places")
-        raw = yaml.load(text, Loader=_Loader)
-    except RecursionError:
-        raise UserError(f"{path.name}: it is nested too deeply, or an alias (*name) holds itself") from None
-    except (ValueError, yaml.YAMLError) as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f":{mark.line + 1}" if mark else ""
-        raise UserError(
-            f"{path.name}{where}: not valid YAML: {getattr(error, 'problem', None) or error}"
-        ) from None
+        node, raw = parse(text, _Loader)
+    except NotYaml as error:
+        where = f":{error.line}" if error.line else ""
+        raise UserError(f"{path.name}{where}: {error}") from None
     if not isinstance(raw, dict):
         raise UserError(
             f"{path.name}: a plan is a mapping that starts with 'name: ...', not a {type(raw).__name__}"
@@ -123,18 +114,6 @@ def _read_file(path: Path) -> PlanSource:
             read.problems.append(Problem(place, f"the key stands twice (line {line})"))
         read.lines[place] = line
     return read
-
-
-def _places_in(node: yaml.Node, known: dict[int, int]) -> int:
-    """How many places a document has once aliases are unfolded, counted without unfolding them."""
-    if id(node) not in known:
-        parts: list[yaml.Node] = []
-        if isinstance(node, yaml.MappingNode):
-            parts = [part for pair in node.value for part in pair]
-        elif isinstance(node, yaml.SequenceNode):
-            parts = node.value
-        known[id(node)] = 1 + sum(_places_in(part, known) for part in parts)
-    return known[id(node)]
 
 
 def _places(node: yaml.Node, place: Place) -> Iterator[tuple[Place, int, bool]]:
@@ -158,9 +137,9 @@ def _override(raw: dict[str, Any], text: str) -> dict[str, Any]:
     if not equals or not path:
         raise UserError(f"'{text}' is not of the form key.path=value, such as seed=1 or stages.0.epochs=5")
     try:
-        parsed = yaml.load(value, Loader=_Loader)
-    except yaml.YAMLError:
-        raise UserError(f"'{text}': the value is not valid YAML") from None
+        _, parsed = parse(value, _Loader)
+    except NotYaml as error:
+        raise UserError(f"'{text[:100]}': the value cannot be read: {error}") from None
 
     def put(node: Any, keys: list[str]) -> Any:
         if not keys:
@@ -168,7 +147,13 @@ def _override(raw: dict[str, Any], text: str) -> dict[str, Any]:
         key, rest = keys[0], keys[1:]
         if isinstance(node, list):
             names = [item.get("name") if isinstance(item, dict) else None for item in node]
-            index = names.index(key) if key in names else int(key) if key.isdigit() else len(node)
+            index = (
+                names.index(key)
+                if key in names
+                else int(key)
+                if key.isdecimal() and len(key) < 10
+                else len(node)
+            )
             if index >= len(node):
                 known = ", ".join(str(n) for n in names if n) or f"0 to {len(node) - 1}"
                 raise UserError(f"'{text}': there is no '{key}' in that list; it has {known}")

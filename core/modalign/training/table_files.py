@@ -15,6 +15,8 @@ import pyarrow.parquet
 
 from modalign.errors import UserError, suggest
 
+from .json_lines import check_lines
+
 READERS = (".parquet", ".csv", ".jsonl", ".json")
 
 
@@ -60,6 +62,31 @@ def locate(path: str, folder: Path) -> Path:
     return found
 
 
+def checked(table: pa.Table) -> pa.Table:
+    """The table, if its offsets lie within its data, its texts and its names are UTF-8.
+
+    Raises:
+        ValueError: if not; Arrow's readers leave that to whoever uses a table.
+    """
+    table.validate(full=True)
+    check_names(table.schema)
+    return table
+
+
+def check_names(fields: Iterable[pa.Field]) -> None:
+    """Look at the names of columns and of what lies within them.
+
+    Raises:
+        ValueError: if one is not UTF-8.
+    """
+    for field in fields:
+        try:
+            _ = field.name
+        except UnicodeDecodeError:
+            raise ValueError("the name of a column is not UTF-8") from None
+        check_names(field.type.field(i) for i in range(field.type.num_fields))
+
+
 def read_table(path: Path, text: Iterable[str] = ()) -> pa.Table:
     """A Parquet, CSV or JSON-lines file as an Arrow table.
 
@@ -75,12 +102,13 @@ def read_table(path: Path, text: Iterable[str] = ()) -> pa.Table:
         raise UserError(f"{path.name}: cannot read '{path.suffix}' tables; use one of {', '.join(READERS)}")
     try:
         if kind == ".parquet":
-            return pyarrow.parquet.read_table(path)
+            return checked(pyarrow.parquet.read_table(path))
         if kind == ".csv":
             types = {column: pa.string() for column in text}
             options = pa.csv.ConvertOptions(null_values=[""], strings_can_be_null=True, column_types=types)
-            return pyarrow.csv.read_csv(path, convert_options=options)
-        return pyarrow.json.read_json(path)
-    except (pa.ArrowException, OSError) as error:
-        reason = str(error).splitlines()[0]
+            return checked(pyarrow.csv.read_csv(path, convert_options=options))
+        check_lines(path)
+        return checked(pyarrow.json.read_json(path))
+    except (pa.ArrowException, OSError, ValueError) as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
         raise UserError(f"{path.name}: not a readable {path.suffix[1:]} table: {reason}") from None

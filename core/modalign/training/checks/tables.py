@@ -114,7 +114,7 @@ def check_tasks(prepared: Prepared) -> Iterator[Problem]:
         if name in seen:
             yield Meaning(place, f"two tasks have the id '{name}'; give one an 'id'")
         seen.add(name)
-        for m in sorted(set(task.modalities) - known):
+        for m in sorted({m if isinstance(m, str) else repr(m) for m in task.modalities} - known):
             yield Meaning(
                 place, f"unknown modality '{m}'{suggest(m, known)} (known: {', '.join(sorted(known))})"
             )

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from modalign.errors import UserError
 
 from ..cells import filled
-from ..table_files import read_table
+from ..table_files import check_names, checked, read_table
 from .shard import every, sample_digest
 
 
@@ -38,7 +38,8 @@ class ParquetShard:
         self.path = path
         try:
             self._file = pq.ParquetFile(path, memory_map=False)
-        except (pa.ArrowException, OSError) as error:
+            check_names(self._file.schema_arrow)
+        except (pa.ArrowException, OSError, ValueError) as error:
             raise UserError(
                 f"{path.name}: not a readable parquet table: {str(error).splitlines()[0]}"
             ) from None
@@ -54,8 +55,8 @@ class ParquetShard:
 
     def _column(self, block: int, column: str) -> pa.ChunkedArray:
         try:
-            return self._file.read_row_group(block, columns=[column], use_threads=False)[column]
-        except (pa.ArrowException, OSError) as error:
+            return checked(self._file.read_row_group(block, columns=[column], use_threads=False))[column]
+        except (pa.ArrowException, OSError, ValueError, KeyError) as error:
             reason = str(error).splitlines()[0]
             raise UserError(f"{self.path.name}: row group {block} cannot be read: {reason}") from None
 

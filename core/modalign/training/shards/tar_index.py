@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from modalign.errors import UserError
+from modalign.plain_array import map_array
 
 from ..feature_cache import cache_folder
 from ..folder_table import split_name
@@ -52,10 +53,10 @@ def tar_index(path: Path) -> TarIndex:
     stem = cache_folder().parent / "shards" / hashlib.blake2b(about.encode(), digest_size=16).hexdigest()
     try:
         endings = json.loads(stem.with_suffix(".json").read_text(encoding="utf-8"))
-        places = np.load(stem.with_suffix(".npy"), mmap_mode="r", allow_pickle=False)
-        if places.dtype == np.int64 and places.ndim == 3 and places.shape[1:] == (len(endings), 2):
-            return TarIndex(endings, places)
-    except (OSError, ValueError, TypeError):
+        index = TarIndex(endings, map_array(stem.with_suffix(".npy")))
+        if _fits(index, stat.st_size):
+            return index
+    except (OSError, ValueError, RecursionError):
         pass
     index = scan(path)
     try:
@@ -63,6 +64,24 @@ def tar_index(path: Path) -> TarIndex:
     except OSError as error:
         log.warning("the index of %s could not be kept and will be made again: %s", path.name, error)
     return index
+
+
+def _fits(index: TarIndex, size: int) -> bool:
+    """Whether a kept index can be one of an archive of that many bytes."""
+    endings, places = index.endings, index.places
+    if not isinstance(endings, list) or not all(isinstance(e, str) and len(e) < 256 for e in endings):
+        return False
+    if (
+        places.dtype != np.int64
+        or places.ndim != 3
+        or places.shape[1:] != (len(endings), 2)
+        or not places.size
+    ):
+        return False
+    offsets, sizes = places[..., 0], places[..., 1]
+    there = offsets >= 0
+    within = (sizes >= 0) & (sizes <= min(size, MOST_BYTES)) & (offsets <= size - sizes)
+    return bool((within | ~there).all())
 
 
 def scan(path: Path) -> TarIndex:
