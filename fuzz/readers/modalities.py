@@ -43,7 +43,7 @@ def _bench(
         value: Any = data
         way = len(data) % 8
         if way == 0:
-            value = folder / "file"
+            value = folder / "file.bin"
             value.write_bytes(data)
         elif text and way < 6:
             value = data.decode("utf-8", "surrogateescape")

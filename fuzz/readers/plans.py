@@ -108,7 +108,7 @@ def overrides(scratch: Path) -> Bench:
             "modalities.text.encoder.width=16",
             "data.columns.text=[a, {b: c}]",
             "track.uri=null",
-        )  # fmt: skip
+        )
     ]
 
     def read(files: Files, folder: Path) -> Any:

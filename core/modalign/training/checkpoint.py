@@ -7,7 +7,6 @@ import re
 import shutil
 import warnings
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
 
 from .checkpoint_file import read_file, write_file
@@ -86,7 +85,7 @@ def _newest(folder: Path) -> tuple[Path | None, dict[str, Any] | None]:
     for path in checkpoints(folder):
         try:
             return path, read_checkpoint(path)
-        except (OSError, ValueError, KeyError, TypeError, RuntimeError, UnpicklingError) as error:
+        except (OSError, ValueError, KeyError, TypeError) as error:
             warnings.warn(f"{path.name} is damaged ({error}); using the checkpoint before it")
             damaged = path.with_suffix(".damaged")  # or it would count among those to keep
             shutil.rmtree(damaged, ignore_errors=True)

@@ -81,7 +81,7 @@ def _fits(index: TarIndex, size: int) -> bool:
     offsets, sizes = places[..., 0], places[..., 1]
     there = offsets >= 0
     within = (sizes >= 0) & (sizes <= min(size, MOST_BYTES)) & (offsets <= size - sizes)
-    return bool((within | ~there).all())
+    return bool(places.size) and bool((within | ~there).all())
 
 
 def scan(path: Path) -> TarIndex:
