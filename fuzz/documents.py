@@ -69,7 +69,7 @@ def _change(parent: Any, key: Any, words: Sequence[str], draw: random.Random) ->
     elif isinstance(parent, dict) and draw.random() < 0.7:
         del parent[key]
     elif isinstance(value, int | float) and not isinstance(value, bool):
-        parent[key] = draw.choice((-value, value * 10**9, value + 0.5, str(value)))
+        parent[key] = draw.choice((-value, value * 10**9, value // 2, repr(value)[:300]))
     else:
         parent[key] = None
 
@@ -86,6 +86,14 @@ def as_text(tree: Any, draw: random.Random) -> str:
         return "[" * 2000
     except Exception:  # safe_dump has no form for some of it
         return str(tree)
+
+
+def as_json(tree: Any) -> bytes:
+    """JSON, whatever the tree holds."""
+    try:
+        return json.dumps(tree, default=str, skipkeys=True).encode()
+    except (RecursionError, ValueError):
+        return b"[" * 2000
 
 
 def _plain(tree: Any) -> Any:

@@ -10,6 +10,13 @@ class UserError(Exception):
     """What was asked, what exists, what to type. Shown without a traceback; nothing was written."""
 
 
+def listed(words: Iterable[str]) -> str:
+    """Words for a message, which stays readable however many and long they are."""
+    words = list(words)
+    text = ", ".join(word if len(word) <= 80 else f"{word[:77]}..." for word in words[:50])
+    return f"{text} and {len(words) - 50} more" if len(words) > 50 else text
+
+
 def suggest(word: str, known: Iterable[str]) -> str:
     """``"; did you mean 'x'?"`` for the nearest known word, else ``""``."""
     near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)

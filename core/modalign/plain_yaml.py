@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import yaml
@@ -9,6 +10,9 @@ import yaml
 MOST_CHARACTERS = 1 << 18
 MOST_PLACES = 100_000
 """Keys, items and values in one document, aliases unfolded: a few lines could otherwise fill the memory."""
+
+
+_DEEP = re.compile(r"(?:[\[{][ \t]*){100}")
 
 
 class NotYaml(ValueError):
@@ -27,6 +31,8 @@ def parse(text: str, loader: type[yaml.SafeLoader] = yaml.SafeLoader) -> tuple[y
     """
     if len(text) > MOST_CHARACTERS:
         raise NotYaml(f"it has over {MOST_CHARACTERS:,} characters")
+    if _DEEP.search(text):  # which costs the parser a second before it gives up
+        raise NotYaml("it is nested too deeply")
     try:
         reader = loader(text)
         node = reader.get_single_node()

@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import shutil
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -94,10 +95,11 @@ def load(source: str | os.PathLike[str], device: str | torch.device = "cpu") -> 
         about = json.loads((path / CONFIG).read_text(encoding="utf-8"))
         if not isinstance(about, dict):
             raise ValueError(f"its {CONFIG} holds a {type(about).__name__}")
+        _check_form(about)
         tensors = load_file(path / WEIGHTS)
     except FileNotFoundError as error:
         raise UserError(f"{text} is not a space: it has no {Path(error.filename or WEIGHTS).name}") from None
-    except (OSError, ValueError, SafetensorError) as error:
+    except (OSError, ValueError, RecursionError, SafetensorError) as error:
         raise UserError(f"the space {text} is damaged: {error}") from None
     if about.get("format") != FORMAT:
         raise UserError(
@@ -106,8 +108,18 @@ def load(source: str | os.PathLike[str], device: str | torch.device = "cpu") -> 
     plugins = about.get("plugins", {})
     try:
         made_with.require(plugins)
+        _check_sizes(about, tensors)
         space = _build(about, tensors)
-    except (UserError, TypeError, ValueError, KeyError, AttributeError, RuntimeError) as error:
+    except (
+        UserError,
+        TypeError,
+        ValueError,
+        KeyError,
+        IndexError,
+        AttributeError,
+        ArithmeticError,
+        RuntimeError,
+    ) as error:
         changed = made_with.changed(plugins)
         if isinstance(error, UserError) and not changed:
             raise UserError(f"the space {text} cannot be loaded: {error}") from None
@@ -138,7 +150,52 @@ def download(source: str, to: str | None = None) -> str:
         raise UserError(f"MLflow gives no {source}: {error}") from error
 
 
-def _build(about: dict[str, Any], tensors: dict[str, torch.Tensor]) -> Space:
+def _check_form(about: Any) -> None:
+    """Raise ``ValueError`` if a config is no mapping, or holds other kinds of values than one does."""
+    if not isinstance(about, dict):
+        raise ValueError(f"{CONFIG} holds no mapping")
+    kinds = {"plugins": dict, "modalities": dict, "stages": list, "plan": dict}
+    for key, kind in kinds.items():
+        if not isinstance(about.get(key, kind()), kind):
+            raise ValueError(f"{CONFIG}: {key} is a {type(about[key]).__name__}")
+    if not all(isinstance(version, str) for version in about.get("plugins", {}).values()):
+        raise ValueError(f"{CONFIG}: plugins are names and versions")
+
+
+def _check_sizes(about: dict[str, Any], tensors: dict[str, torch.Tensor]) -> None:
+    """See, before anything is built, whether the weights have the sizes that the config claims.
+
+    Otherwise a config from elsewhere could fill the memory.
+
+    Raises:
+        UserError: if they have not.
+    """
+    with torch.device("meta"):
+        space = _skeleton(about, _encoder_if_possible)
+    for name, wanted in space.state_dict().items():
+        found = tensors[name].shape if name in tensors else None
+        if found != wanted.shape:
+            raise UserError(f"it is damaged: its weights do not fit its config ({name})")
+
+
+def _encoder(spec: Spec) -> Any:
+    return loader.load("encoders", spec.name)(**spec.keywords())
+
+
+def _encoder_if_possible(spec: Spec) -> Any:
+    """An encoder without storage; None if it needs more than its arguments to be built, such as files."""
+    try:
+        return _encoder(spec)
+    except Exception:
+        return None
+
+
+def _skeleton(about: dict[str, Any], encoder: Callable[[Spec], Any] = _encoder) -> Space:
+    """A space without its weights.
+
+    Inputs:
+        encoder: builds an encoder that travels along.
+    """
     space = Space(
         about["dim"],
         Spec.of(about["projection"]),
@@ -150,10 +207,12 @@ def _build(about: dict[str, Any], tensors: dict[str, torch.Tensor]) -> Space:
         entry = SpaceModality(**{**saved, **specs, "extras": tuple(saved.get("extras", ()))})
         for kind, spec in (("modalities", entry.modality), ("encoders", entry.encoder)):
             loader.resolve(kind, spec.name)
-        encoder = (
-            loader.load("encoders", entry.encoder.name)(**entry.encoder.keywords()) if entry.carried else None
-        )
-        space.add(name, entry, encoder, founder=entry.founder)
+        space.add(name, entry, encoder(entry.encoder) if entry.carried else None, founder=entry.founder)
+    return space
+
+
+def _build(about: dict[str, Any], tensors: dict[str, torch.Tensor]) -> Space:
+    space = _skeleton(about)
     space.stages, space.plan = about["stages"], about["plan"]
     missing = space.load_state_dict(tensors, strict=False)
     if missing.missing_keys or missing.unexpected_keys:

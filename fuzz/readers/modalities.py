@@ -31,9 +31,17 @@ def _tests(plugin: str, name: str) -> Any:
 
 
 def _bench(
-    modality: Any, wholes: Sequence[bytes | str], tokens: Sequence[bytes] = (), as_text: bool | None = None
+    modality: Any,
+    wholes: Sequence[bytes | str],
+    tokens: Sequence[bytes] = (),
+    as_text: bool | None = None,
+    preview: bool = True,
 ) -> Bench:
-    """Each input as bytes, as text where strings are items, and now and then as a path."""
+    """Each input as bytes, as text where strings are items, and now and then as a path.
+
+    Inputs:
+        preview: not of scores, each of which is engraved in a process of its own.
+    """
     from modalign import BadSample
 
     text = modality.literal if as_text is None else as_text
@@ -49,7 +57,8 @@ def _bench(
             value = data.decode("utf-8", "surrogateescape")
         item = modality.read(value)
         modality.collate([item])
-        modality.preview(item)
+        if preview:
+            modality.preview(item)
 
     seeds = [{"file": whole.encode() if isinstance(whole, str) else whole} for whole in wholes]
     for seed in list(seeds):
@@ -149,7 +158,7 @@ def _music(kind: str) -> Callable[[Path], Bench]:
 
         tests = _tests("music", "broken_music")
         modality = Midi() if kind == "midi" else Score()
-        return _bench(modality, [tests.WHOLE[kind]], MUSIC[kind], as_text=kind == "abc")
+        return _bench(modality, [tests.WHOLE[kind]], MUSIC[kind], kind == "abc", preview=kind == "midi")
 
     return bench
 

@@ -6,6 +6,7 @@ import json
 import random
 from pathlib import Path
 
+from ..documents import as_json as json_of
 from ..documents import changed
 from ..reader import Bench, Files
 
@@ -55,9 +56,7 @@ def metrics(scratch: Path) -> Bench:
     def edit(files: Files, draw: random.Random) -> Files:
         made = changed(rows, words, draw)
         lines = made if isinstance(made, list) else [made]
-        return {
-            "metrics.jsonl": "".join(json.dumps(x, default=str, skipkeys=True) + "\n" for x in lines).encode()
-        }
+        return {"metrics.jsonl": b"".join(json_of(x) + b"\n" for x in lines)}
 
     return Bench(
         [seed], read, (UserError,), [f'"{w}"'.encode() for w in words] + [b"\n", b"{", b"}", b"null"], edit
@@ -82,10 +81,6 @@ def report(scratch: Path) -> Bench:
         assert "<script>" not in page(runs)
 
     def edit(files: Files, draw: random.Random) -> Files:
-        return {
-            "report.json": json.dumps(changed(REPORT, words, draw), default=str, skipkeys=True).encode(
-                errors="surrogatepass"
-            )
-        }
+        return {"report.json": json_of(changed(REPORT, words, draw))}
 
     return Bench([seed], read, (UserError,), [f'"{w}"'.encode() for w in words], edit)

@@ -11,7 +11,7 @@ import zlib
 from pathlib import Path
 from typing import Any
 
-from ..documents import changed
+from ..documents import as_json, changed
 from ..reader import Bench, Files
 
 TENSORS = [
@@ -49,7 +49,7 @@ def _space(folder: Path) -> Files:
             None if carried else "x",
         )
         space.add(name, entry, CharCNN(**arguments) if carried else None, founder=carried)
-    space.stages, space.plan = [{"name": "one"}], {"name": "tiny"}
+    space.stages, space.plan = [{"name": "one", "align": ["text"], "trained": ["text"]}], {"name": "tiny"}
     space.save(folder)
     return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
 
@@ -92,9 +92,7 @@ def space_config(scratch: Path) -> Bench:
     def edit(files: Files, draw: random.Random) -> Files:
         return {
             **files,
-            "config.json": json.dumps(changed(tree, words, draw), default=str, skipkeys=True).encode(
-                errors="surrogatepass"
-            ),
+            "config.json": as_json(changed(tree, words, draw)),
         }
 
     return Bench(

@@ -115,8 +115,32 @@ class Nearest:
 
 
 def read_graph(file: Path) -> Any:
-    """What ``Nearest.write`` wrote; None if it wrote nothing."""
-    return faiss().read_index(str(file)) if file.is_file() else None
+    """What ``Nearest.write`` wrote; None if it wrote nothing.
+
+    Raises:
+        ValueError: if faiss cannot read it.
+    """
+    if not file.is_file():
+        return None
+    library, size = faiss(), file.stat().st_size
+    limits = (
+        "vector_byte_limit",
+        "loop_limit",
+    )  # newer versions have them: no part claims more than there is
+    kept = {
+        n: getattr(library, f"get_deserialization_{n}")()
+        for n in limits
+        if hasattr(library, f"get_deserialization_{n}")
+    }
+    try:
+        for name in kept:
+            getattr(library, f"set_deserialization_{name}")(size)
+        return library.read_index(str(file))
+    except (RuntimeError, MemoryError) as error:
+        raise ValueError(f"{file.name}: {(str(error) or 'it claims too much').splitlines()[0]}") from None
+    finally:
+        for name, limit in kept.items():
+            getattr(library, f"set_deserialization_{name}")(limit)
 
 
 def _best(scores: np.ndarray, rows: np.ndarray, k: int) -> list[tuple[float, int]]:

@@ -73,7 +73,8 @@ def read_run(source: str, uri: str | None = None) -> list[Compared]:
 def _report(file: Path, source: str) -> dict[str, Any]:
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
-        return {**content, **_Report.model_validate(content).model_dump()}
+        compared = _Report.model_validate(content)
+        return {**content, **compared.model_dump()}
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"])) or "it"

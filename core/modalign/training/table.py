@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from modalign.errors import UserError, suggest
+from modalign.errors import UserError, listed, suggest
 
 from .cells import Cell, filled, label_of, values_of
 from .data_plan import Source, SplitBy
@@ -158,7 +158,7 @@ def resolve(
     wanted = [*columns.values(), *filter(None, (source.label, by))]
     unknown = [c for c in wanted if not column_names(c, known) and c not in known]
     if unknown:
-        near = f"{suggest(unknown[0], known)} (it has: {', '.join(known)})"
+        near = f"{suggest(unknown[0], known)} (it has: {listed(known)})"
         raise UserError(f"{table} has no column '{unknown[0]}'{near}")
     return columns, by
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from modalign.errors import UserError, suggest
+from modalign.errors import UserError, listed, suggest
 from modalign.plugin import loader
 
 from ..data import Dataset
@@ -138,7 +138,7 @@ def check_split(dataset: Dataset, split: str, place: Place) -> Iterator[Problem]
 def check_column(dataset: Dataset, column: str | None, place: Place) -> Iterator[Problem]:
     known = dataset.columns
     if column is not None and column not in known:
-        have = ", ".join(known)
+        have = listed(known)
         yield Meaning(
             place, f"the data have no column '{column}'{suggest(column, known)} (they have: {have})"
         )
