@@ -65,7 +65,7 @@ def _change(parent: Any, key: Any, words: Sequence[str], draw: random.Random) ->
             value = [value] if depth == 5 else {"name": value} if draw.random() < 0.5 else [value]
         parent[key] = value
     elif way == 8 and isinstance(value, list) and value:
-        parent[key] = value * draw.choice((2, 3, 50))
+        parent[key] = value * draw.choice((2, 3, 8))
     elif isinstance(parent, dict) and draw.random() < 0.7:
         del parent[key]
     elif isinstance(value, int | float) and not isinstance(value, bool):

@@ -47,7 +47,7 @@ class Source(Part):
     """One file or folder with all splits, or a pattern of shards; relative to the plan, ``${VARIABLE}``
     allowed. Shards (``shards/*.parquet``, ``{000..099}.tar``, any ``.tar``) stay on disk and are read block
     by block."""
-    tables: dict[str, str] | None = None
+    tables: Annotated[dict[str, str], Field(min_length=1)] | None = None
     """One such path per split, instead of ``table``."""
     dataset: Annotated[HubDataset, BeforeValidator(_hub_dataset)] | None = None
     """A dataset of the Hugging Face library, with its own splits, instead of ``table``."""
