@@ -80,7 +80,7 @@ def fuzz(reader: str, inputs: int, seed: int, folder: Path, minutes: float = 1e9
         outcome.peak_mb = max(outcome.peak_mb, peak)
         outcome.slowest = max(outcome.slowest, slowest)
         if ended in ("done", "time"):
-            outcome.inputs = number
+            outcome.inputs = max(first, number)
             break
         said = (folder / "output").read_text(errors="replace")[-3000:]
         if not ready or restart == MOST_RESTARTS:

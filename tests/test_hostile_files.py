@@ -199,7 +199,7 @@ whole = json.loads((folder / "config.json").read_text())
 def peak():
     return next(int(l.split()[1]) for l in open("/proc/self/status") if l.startswith("VmHWM"))
 before = peak()
-for change in ("dim", "width", "encoder", "plugins", "list", "deep"):
+for change in ("dim", "width", "encoder", "layers", "plugins", "list", "deep"):
     config = json.loads(json.dumps(whole))
     text = config["modalities"]["text"]
     if change == "dim":
@@ -208,6 +208,8 @@ for change in ("dim", "width", "encoder", "plugins", "list", "deep"):
         text["width"] = 1 << 32
     elif change == "encoder":
         text["encoder"]["width"] = 1 << 17
+    elif change == "layers":
+        text["encoder"]["layers"] = 1 << 32
     elif change == "plugins":
         config["plugins"] = {{"modalign": 1}}
     (folder / "config.json").write_text({{"list": "[]", "deep": "[" * 20000}}.get(change) or json.dumps(config))
@@ -220,4 +222,4 @@ assert peak() - before < 200_000, peak() - before
 """
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert run.returncode == 0, run.stdout + run.stderr
-    assert run.stdout.count("damaged") == 6
+    assert run.stdout.count("damaged") == 7

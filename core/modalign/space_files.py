@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from . import __version__
 from .errors import UserError
@@ -150,6 +151,10 @@ def download(source: str, to: str | None = None) -> str:
         raise UserError(f"MLflow gives no {source}: {error}") from error
 
 
+class TooMany(UserError):
+    """A config claims more layers than there are weights for."""
+
+
 def _check_form(about: Any) -> None:
     """Raise ``ValueError`` if a config is no mapping, or holds other kinds of values than one does."""
     if not isinstance(about, dict):
@@ -170,8 +175,20 @@ def _check_sizes(about: dict[str, Any], tensors: dict[str, torch.Tensor]) -> Non
     Raises:
         UserError: if they have not.
     """
-    with torch.device("meta"):
-        space = _skeleton(about, _encoder_if_possible)
+    most, count = 4 * len(tensors) + 1000, 0
+
+    def counted(*_: Any) -> None:
+        nonlocal count
+        count += 1
+        if count > most:
+            raise TooMany(f"it is damaged: its config claims far more than {len(tensors)} weights")
+
+    hook = register_module_parameter_registration_hook(counted)
+    try:
+        with torch.device("meta"):
+            space = _skeleton(about, _encoder_if_possible)
+    finally:
+        hook.remove()
     for name, wanted in space.state_dict().items():
         found = tensors[name].shape if name in tensors else None
         if found != wanted.shape:
@@ -186,6 +203,8 @@ def _encoder_if_possible(spec: Spec) -> Any:
     """An encoder without storage; None if it needs more than its arguments to be built, such as files."""
     try:
         return _encoder(spec)
+    except TooMany:
+        raise
     except Exception:
         return None
 
