@@ -6,7 +6,7 @@ PLUGINS := $(patsubst %/pyproject.toml,-e %,$(filter-out plugins/text/pyproject.
 # Threads that wait without spinning: far faster wherever the cores are shared.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: demo test test-all faults lint bench bench-losses peers clean
+.PHONY: demo test test-all faults lint audit fuzz bench bench-losses peers clean
 
 demo: $(VENV)/ready  ## Align pictures, names and voices; watch the run with `modalign ui`
 	$(BIN)/python examples/demo/make_table.py
@@ -25,6 +25,13 @@ lint: $(VENV)/ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy core/modalign $(wildcard plugins/*/modalign_*)
+
+audit: $(VENV)/ready  ## Known vulnerabilities of what is installed
+	$(BIN)/pip install --quiet "pip-audit>=2.7"
+	$(BIN)/python tools/audit.py
+
+fuzz: $(VENV)/ready  ## Damaged input for every reader, hours. Less: ARGS="plan registry --inputs 1000"
+	$(BIN)/python -m fuzz $(or $(ARGS),all --inputs 100000 --write docs/fuzzing.md)
 
 $(VENV)/ready: pyproject.toml constraints.txt benchmarks/peers.txt $(wildcard plugins/*/pyproject.toml)
 	$(PYTHON) -m venv $(VENV)

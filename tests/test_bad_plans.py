@@ -39,6 +39,13 @@ BAD: dict[str, tuple[Callable[[Plan], None], list[str]]] = {
     "unknown top key": (_set("modalitys", to={}), ["modalitys", "'modalities'"]),
     "wrong type": (_set("stages", 1, "batch_size", to="many"), ["stages.1.batch_size", "integer", "'many'"]),
     "out of range": (_set("stages", 0, "epochs", to=0), ["stages.0.epochs", "greater than or equal to 1"]),
+    "no tables": (_set("data", to={"tables": {}}), ["data.tables", "at least 1"]),
+    "no mixture": (_set("data", to={"mix": []}), ["data.mix", "at least 1"]),
+    "a space beyond any memory": (_set("space", "dim", to=10**18), ["space.projection"]),
+    "a modality that is a mapping": (
+        _set("tasks", 0, to={"name": "missing", "modalities": [{"a": 1}, "text"]}),
+        ["tasks.0"],
+    ),
     "bad name": (_set("name", to="a/b"), ["name", "letters, digits"]),
     "no name": (_drop("name"), ["name", "missing"]),
     "unknown encoder": (_set("modalities", "image", "encoder", to="smal-vit"), ["smal-vit", "small-vit"]),

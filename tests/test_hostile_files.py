@@ -93,19 +93,30 @@ def test_a_cell_that_names_a_pipe_or_a_device_is_a_bad_sample(tmp_path: Path) ->
         "x: " + "9" * 6000,
         "x: !!int abc",
         "- x\n" * 100_000,
+        'x: "\\ud800"',
     ],
-    ids=["deep", "deep lines", "unfolds", "holds itself", "no date", "huge", "no number", "long"],
+    ids=[
+        "deep",
+        "deep lines",
+        "unfolds",
+        "holds itself",
+        "no date",
+        "huge",
+        "no number",
+        "long",
+        "half a character",
+    ],
 )
 def test_yaml_from_strangers(read: str, text: str, tmp_path: Path) -> None:
     file = tmp_path / "file.yaml"
     file.write_text(text)
+    reading = {
+        "plan": lambda: read_plan(file),
+        "override": lambda: read_plan({"name": "x", "seed": 1}, [f"seed={text}"]),
+        "catalogue": lambda: entries(file),
+    }
     with pytest.raises(UserError):
-        if read == "plan":
-            read_plan(file)
-        elif read == "override":
-            read_plan({"name": "x", "seed": 1}, [f"seed={text}"])
-        else:
-            entries(file)
+        reading[read]()
 
 
 def test_an_override_s_key_that_int_cannot_read() -> None:
@@ -128,11 +139,11 @@ def test_a_forged_checkpoint_is_set_aside(tmp_path: Path) -> None:
         path = save_checkpoint(tmp_path, step, {}, 99)
         head = json.dumps({"size": len(payload), "sha256": hashlib.sha256(payload).hexdigest()})
         path.write_bytes(head.encode() + b"\n" + payload)
-        with pytest.raises(ValueError, match="."):
+        with pytest.raises(ValueError, match=r"\w"):
             read_checkpoint(path)
     for head in (b"", b"[]\n", b"{}\n", b'{"size": 0}\n', b"[" * DEEP):
         path.write_bytes(head)
-        with pytest.raises(ValueError, match="."):
+        with pytest.raises(ValueError, match=r"\w"):
             read_checkpoint(path)
     with pytest.warns(UserWarning, match="is damaged"):
         assert latest_checkpoint(tmp_path) == {"step": 1}

@@ -15,6 +15,9 @@ MOST_PLACES = 100_000
 _DEEP = re.compile(r"(?:[\[{][ \t]*){100}")
 
 
+_HALF = re.compile("[\ud800-\udfff]")
+
+
 class NotYaml(ValueError):
     """Why a text is no document, and in which line, if that is known."""
 
@@ -68,5 +71,7 @@ def _places_in(node: yaml.Node, known: dict[int, int]) -> int:
             parts = [part for pair in node.value for part in pair]
         elif isinstance(node, yaml.SequenceNode):
             parts = node.value
+        elif _HALF.search(node.value):
+            raise NotYaml("it holds half of a surrogate pair, no character", node.start_mark.line + 1)
         known[id(node)] = 1 + sum(_places_in(part, known) for part in parts)
     return known[id(node)]

@@ -70,7 +70,7 @@ class Source(Part):
 class Data(Source):
     """What a run or a stage learns from and is measured on."""
 
-    mix: list[Source] | None = None
+    mix: Annotated[list[Source], Field(min_length=1)] | None = None
     """Several tables instead of one; what they leave out they take from here."""
     max_bad: Annotated[float, Field(ge=0, le=1)] = 0.05
     """The share of unreadable samples in one column above which the run stops."""

@@ -10,6 +10,9 @@ from modalign.errors import UserError
 from .data_plan import HubDataset
 from .table_files import Part, expanded
 
+PICKLES = ("pandas",)
+"""Formats of the library that, in some of its versions, unpickle their files."""
+
 
 def read_dataset(wanted: HubDataset, folder: Path) -> list[Part]:
     """Every split; Arrow files stay on disk, mapped into memory. Pictures and sounds are left encoded.
@@ -23,6 +26,10 @@ def read_dataset(wanted: HubDataset, folder: Path) -> list[Part]:
         raise UserError(
             "data.dataset needs the datasets library; type: pip install 'modalign[datasets]'"
         ) from None
+    if wanted.name in PICKLES:
+        raise UserError(
+            f"the datasets format '{wanted.name}' reads pickles, which can run code; convert them"
+        )
     local = folder / expanded(wanted.name)
     try:
         if (local / "dataset_dict.json").is_file() or (local / "state.json").is_file():

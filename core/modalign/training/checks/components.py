@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import torch
 from torch import nn
 
 from modalign.contracts import Loss, Projection
@@ -60,8 +61,9 @@ def check_projection(plan: Plan, start: Space | None) -> Iterator[Problem]:
     yield from (Meaning(place, text) for text in wrong)
     if not wrong:
         try:
-            target(dim=plan.space.dim, **plan.space.projection.keywords())
-        except (UserError, ValueError, TypeError) as error:
+            with torch.device("meta"):  # a slip of the keyboard must not fill the memory
+                target(dim=plan.space.dim, **plan.space.projection.keywords())
+        except (UserError, ValueError, TypeError, RuntimeError, ArithmeticError) as error:
             yield Meaning(place, str(error))
 
 
