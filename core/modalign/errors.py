@@ -10,6 +10,11 @@ class UserError(Exception):
     """What was asked, what exists, what to type. Shown without a traceback; nothing was written."""
 
 
+def short(text: str, most: int = 1000) -> str:
+    """A text for a message, cut where it goes on for too long."""
+    return text if len(text) <= most else f"{text[:most]}..."
+
+
 def listed(words: Iterable[str]) -> str:
     """Words for a message, which stays readable however many and long they are."""
     words = list(words)

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from modalign.errors import UserError
+from modalign.errors import UserError, short
 from modalign.plain_yaml import NotYaml, parse
 
 from .entry import check_entry, unknown_key
@@ -91,7 +91,7 @@ def _read(path: Path) -> list[Entry]:
 
     def fail(message: str, *at: str) -> UserError:
         line = next((lines[at[:n]] for n in range(len(at), -1, -1) if at[:n] in lines), 1)
-        return UserError(f"{path}, line {line}: {message}")
+        return UserError(f"{path}, line {line}: {short(message)}")
 
     if not isinstance(data, dict) or not isinstance(data.get("plugins"), dict):
         raise fail("expected `schema: 1` and `plugins:`, a mapping of distributions")

@@ -43,7 +43,7 @@ class HubDataset(Part):
 class Source(Part):
     """Paired samples: a table (Parquet, CSV, JSON lines), a folder of files, shards, or a dataset."""
 
-    table: str | None = None
+    table: Annotated[str, Field(min_length=1)] | None = None
     """One file or folder with all splits, or a pattern of shards; relative to the plan, ``${VARIABLE}``
     allowed. Shards (``shards/*.parquet``, ``{000..099}.tar``, any ``.tar``) stay on disk and are read block
     by block."""

@@ -22,6 +22,7 @@ from .quarantine import Quarantine
 from .reader import Reader
 from .report_files import write_reports
 from .run_folder import MARK
+from .track.names import redacted
 
 
 def evaluate(
@@ -68,7 +69,7 @@ def evaluate(
             space,
             found,
             prepared.task_dataset(),
-            plan=prepared.plan.model_dump(mode="json"),
+            plan=redacted(prepared.plan.model_dump(mode="json")),
             versions=versions(used),
             quarantined=len(quarantine.rows),
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -139,7 +138,7 @@ class StagePlan(Part):
         for name, value in self.losses.items():
             args = dict(value) if isinstance(value, dict) else {"weight": value}
             weight = args.pop("weight", 1.0)
-            if isinstance(weight, bool) or not isinstance(weight, int | float) or not math.isfinite(weight):
+            if isinstance(weight, bool) or not isinstance(weight, int | float) or not -1e30 < weight < 1e30:
                 raise ValueError(f"loss '{name}': write a weight, or {{weight: 1.0, argument: value}}")
             parts[name] = (float(weight), Spec(name, args))
         return parts

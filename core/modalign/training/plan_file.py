@@ -11,12 +11,14 @@ from typing import Any
 
 import yaml
 
-from modalign.errors import UserError
+from modalign.errors import UserError, short
 from modalign.plain_yaml import NotYaml, parse
 
 from .plan import Plan
 
 Place = tuple[str | int, ...]
+MOST_KEYS = 64
+"""Of one override."""
 
 
 class _Loader(yaml.SafeLoader):
@@ -65,7 +67,7 @@ class PlanSource:
             )
             where = f"{self.file.name}:{line}: " if self.file and line else ""
             place = ".".join(str(p) for p in problem.place)
-            texts[f"{where}{place + ': ' if place else ''}{problem.message}"] = line
+            texts[f"{where}{short(place) + ': ' if place else ''}{short(problem.message)}"] = line
         count = len(texts)
         head = f"the plan has {count} problem{'s' if count > 1 else ''}"
         return UserError("\n  ".join([head, *sorted(texts, key=lambda t: texts[t])]))
@@ -135,11 +137,13 @@ def _places(node: yaml.Node, place: Place) -> Iterator[tuple[Place, int, bool]]:
 def _override(raw: dict[str, Any], text: str) -> dict[str, Any]:
     path, equals, value = text.partition("=")
     if not equals or not path:
-        raise UserError(f"'{text}' is not of the form key.path=value, such as seed=1 or stages.0.epochs=5")
+        raise UserError(
+            f"'{short(text)}' is not of the form key.path=value, such as seed=1 or stages.0.epochs=5"
+        )
     try:
         _, parsed = parse(value, _Loader)
     except NotYaml as error:
-        raise UserError(f"'{text[:100]}': the value cannot be read: {error}") from None
+        raise UserError(f"'{short(text)}': the value cannot be read: {error}") from None
 
     def put(node: Any, keys: list[str]) -> Any:
         if not keys:
@@ -156,10 +160,15 @@ def _override(raw: dict[str, Any], text: str) -> dict[str, Any]:
             )
             if index >= len(node):
                 known = ", ".join(str(n) for n in names if n) or f"0 to {len(node) - 1}"
-                raise UserError(f"'{text}': there is no '{key}' in that list; it has {known}")
+                raise UserError(
+                    f"'{short(text)}': there is no '{short(key)}' in that list; it has {short(known)}"
+                )
             return [put(item, rest) if i == index else item for i, item in enumerate(node)]
         if node is not None and not isinstance(node, dict):
-            raise UserError(f"'{text}': '{key}' lies below a value that is no mapping")
+            raise UserError(f"'{short(text)}': '{short(key)}' lies below a value that is no mapping")
         return {**(node or {}), key: put((node or {}).get(key), rest)}
 
-    return put(raw, path.split("."))
+    keys = path.split(".")
+    if len(keys) > MOST_KEYS:
+        raise UserError(f"'{short(text)}': a plan is not {len(keys)} keys deep")
+    return put(raw, keys)

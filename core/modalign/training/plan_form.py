@@ -92,7 +92,7 @@ def _keys_at(place: Place) -> list[str]:
             continue
         field_info = model.model_fields.get(part)
         model = _model_in(field_info.annotation) if field_info else model
-    return list(model.model_fields)
+    return list(getattr(model, "model_fields", ()))
 
 
 def _model_in(annotation: Any) -> Any:

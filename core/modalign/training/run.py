@@ -39,7 +39,11 @@ from .run_folder import RunFolder
 from .sharded_checkpoint import whole_saved
 from .speed import matrix_products
 from .stage_run import run_stage
+from .track.names import redacted
 from .watch import watched
+
+if TYPE_CHECKING:
+    pass
 
 log = logging.getLogger("modalign")
 
@@ -74,7 +78,7 @@ def align(
             f"the space lies in {folder.path}, which this run would write: give the plan another name, "
             "or choose another folder with --out"
         )
-    resolved = absolute_paths(prepared.plan.model_dump(mode="json"), prepared.folder)
+    resolved = redacted(absolute_paths(prepared.plan.model_dump(mode="json"), prepared.folder))
     inputs = input_digests(prepared)
     folder.check(resolved, inputs, resume)
     fabric = build_fabric(prepared.plan.fabric)

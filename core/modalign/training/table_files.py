@@ -13,7 +13,7 @@ import pyarrow.csv
 import pyarrow.json
 import pyarrow.parquet
 
-from modalign.errors import UserError, suggest
+from modalign.errors import UserError, short, suggest
 
 from .json_lines import check_lines
 
@@ -56,6 +56,13 @@ def locate(path: str, folder: Path) -> Path:
         UserError: if a variable is not set or there is nothing of that name.
     """
     found = folder / expanded(path)
+    try:
+        os.stat(found)
+    except FileNotFoundError:
+        pass
+    except (OSError, ValueError) as error:  # a name that no file can have
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"there is no file {short(path)}: {reason}") from None
     if not found.is_file() and not found.is_dir():
         there = [p.name for p in found.parent.iterdir()] if found.parent.is_dir() else []
         raise UserError(f"there is no file {path} (looked for {found}){suggest(found.name, there)}")

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import glob
 import itertools
+import os
 import re
 from pathlib import Path
 
-from modalign.errors import UserError, suggest
+from modalign.errors import UserError, short, suggest
 
 from ..table_files import READERS, expanded
 
@@ -34,6 +35,8 @@ def shard_files(path: str, folder: Path) -> list[Path]:
     files: list[Path] = []
     for one in unfold(whole):
         exact = folder / one
+        if len(os.fsencode(one)) >= 4096 or any(len(os.fsencode(part)) > 255 for part in exact.parts):
+            raise UserError(f"no file matches {short(path)}: the name is too long")
         found = (
             [exact] if exact.is_file() else [Path(f) for f in sorted(glob.glob(str(exact), recursive=True))]
         )

@@ -99,7 +99,7 @@ def scan(path: Path) -> TarIndex:
                     continue
                 if not member.isreg() or member.issparse() or META.match(member.name):
                     continue
-                if member.offset_data + member.size > size:
+                if member.size < 0 or member.offset_data + member.size > size:
                     raise tarfile.ReadError(f"{member.name} ends beyond the file")
                 if member.size > MOST_BYTES:
                     log.warning("%s: %s is larger than 1 GiB and left out", path.name, member.name)

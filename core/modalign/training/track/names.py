@@ -63,3 +63,12 @@ def flatten(value: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
 def redact(text: str) -> str:
     """The text without credentials: ``https://user:word@host`` is ``https://***@host``."""
     return _SECRET_QUERY.sub(r"\1***", _PASSWORD.sub("***@", text))
+
+
+def redacted(value: Any) -> Any:
+    """A plan without the credentials in its strings, however deep they lie."""
+    if isinstance(value, Mapping):
+        return {key: redacted(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [redacted(item) for item in value]
+    return redact(value) if isinstance(value, str) else value
