@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -141,8 +142,18 @@ def test_a_forged_checkpoint_is_set_aside(tmp_path: Path) -> None:
         path.write_bytes(head.encode() + b"\n" + payload)
         with pytest.raises(ValueError, match=r"\w"):
             read_checkpoint(path)
-    for head in (b"", b"[]\n", b"{}\n", b'{"size": 0}\n', b"[" * DEEP):
-        path.write_bytes(head)
+    payload = io.BytesIO()
+    with zipfile.ZipFile(payload, "w") as archive:
+        archive.writestr("archive/data.pkl", b"c" + b"a" * 200_000 + b"\nb\n.")
+        archive.writestr("archive/version", b"3\n")
+    head = json.dumps(
+        {"size": len(payload.getvalue()), "sha256": hashlib.sha256(payload.getvalue()).hexdigest()}
+    )
+    path.write_bytes(head.encode() + b"\n" + payload.getvalue())
+    with pytest.raises(ValueError, match="by a name that goes on"):
+        read_checkpoint(path)
+    for begins in (b"", b"[]\n", b"{}\n", b'{"size": 0}\n', b"[" * DEEP):
+        path.write_bytes(begins)
         with pytest.raises(ValueError, match=r"\w"):
             read_checkpoint(path)
     with pytest.warns(UserWarning, match="is damaged"):
@@ -234,3 +245,15 @@ assert peak() - before < 200_000, peak() - before
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert run.returncode == 0, run.stdout + run.stderr
     assert run.stdout.count("damaged") == 7
+
+
+def test_a_deep_picture_counts_four_times(tmp_path: Path) -> None:
+    """What a float TIFF unpacks to is four bytes a pixel, and as much again while it is scaled."""
+    decode = pytest.importorskip("modalign_image.decode").decode
+    from PIL import Image
+
+    file = io.BytesIO()
+    Image.new("F", (40, 50)).save(file, "TIFF")
+    with pytest.raises(BadSample, match="40 x 50 pixels"):
+        decode(file.getvalue(), 7999, 16)
+    assert decode(file.getvalue(), 8000, 16).size == (40, 50)

@@ -7,6 +7,8 @@ from typing import Any
 
 import yaml
 
+from modalign.errors import short
+
 MOST_CHARACTERS = 1 << 18
 MOST_PLACES = 100_000
 """Keys, items and values in one document, aliases unfolded: a few lines could otherwise fill the memory."""
@@ -22,7 +24,7 @@ class NotYaml(ValueError):
     """Why a text is no document, and in which line, if that is known."""
 
     def __init__(self, reason: str, line: int | None = None) -> None:
-        super().__init__(reason)
+        super().__init__(short(reason))
         self.line = line
 
 

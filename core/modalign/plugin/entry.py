@@ -58,7 +58,7 @@ def _check_trust(name: str, given: dict[str, Any]) -> Problem | None:
     if "version" in given:
         try:
             Version(given["version"])
-        except InvalidVersion:
+        except (InvalidVersion, ValueError):  # the latter: more digits than int reads
             return ("version",), f"'{given['version']}' is not a version"
     if "sha256" in given and ("version" not in given or not re.fullmatch(r"[0-9a-f]{64}", given["sha256"])):
         return ("sha256",), "sha256 must be 64 hexadecimal digits and goes with version"

@@ -6,10 +6,16 @@ import hashlib
 import io
 import json
 import os
+import zipfile
 from pathlib import Path
+from pickletools import genops
 from typing import Any
 
 import torch
+
+from modalign.errors import short
+
+MOST_NAME = 200
 
 
 def write_file(path: Path, state: dict[str, Any]) -> None:
@@ -45,10 +51,24 @@ def read_file(path: Path) -> dict[str, Any]:
     if len(payload) != size or hashlib.sha256(payload).hexdigest() != digest:
         raise ValueError("size or checksum differs")
     try:
+        _check_names(payload)
         state = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
     except Exception as error:  # a forged one: PyTorch raises whatever comes up
         reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise ValueError(f"it holds no plain state: {reason}") from None
+        raise ValueError(f"it holds no plain state: {short(reason)}") from None
     if not isinstance(state, dict):
         raise ValueError("it holds no state")
     return state
+
+
+def _check_names(payload: bytes) -> None:
+    """Look at the names that a forged file asks for: over long ones PyTorch searches for minutes."""
+    with zipfile.ZipFile(io.BytesIO(payload)) as archive:
+        for about in archive.infolist():
+            if not about.filename.endswith(".pkl"):
+                continue
+            if about.file_size > len(payload):
+                raise ValueError(f"{about.filename} is larger than the file")
+            for code, argument, _ in genops(archive.read(about)):
+                if code.name in ("GLOBAL", "INST") and len(argument) > MOST_NAME:
+                    raise ValueError("it asks for a class by a name that goes on for ever")

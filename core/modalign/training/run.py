@@ -42,9 +42,6 @@ from .stage_run import run_stage
 from .track.names import redacted
 from .watch import watched
 
-if TYPE_CHECKING:
-    pass
-
 log = logging.getLogger("modalign")
 
 

@@ -16,6 +16,8 @@ from .communities import keep_weights
 
 MAX_BYTES = 1 << 29
 """Of all arrays together, unpacked; checked before anything is unpacked."""
+MAX_WIDTH = 1 << 22
+"""Features, for each of which communities need some memory, whether a node has it or not."""
 _KNOWN = ("indptr", "indices", "data", "shape", "features", "edges")
 
 
@@ -106,7 +108,15 @@ def _arrays(path: str) -> dict[str, np.ndarray]:
             if sum(info.file_size for info in found.values()) > MAX_BYTES:
                 raise _Wrong(f"its arrays are larger than {MAX_BYTES >> 20} MB")
             return {name: _array(archive, info) for name, info in found.items()}
-    except (OSError, zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+    except (
+        OSError,
+        zipfile.BadZipFile,
+        zlib.error,
+        EOFError,
+        NotImplementedError,
+        RuntimeError,
+        UnicodeError,
+    ) as error:
         raise _Wrong(f"not a readable npz file ({type(error).__name__})") from None
 
 
@@ -144,6 +154,8 @@ def _graph(arrays: dict[str, np.ndarray]) -> BigGraph:
         if arrays["shape"].shape != (2,):
             raise _Wrong("shape is not two numbers")
         n, width = (int(x) for x in _whole(arrays["shape"], "shape", 1 << 40))
+        if width > MAX_WIDTH:
+            raise _Wrong(f"{width:,} features; the limit is {MAX_WIDTH:,}")
         starts = _whole(arrays["indptr"], "indptr", len(arrays["indices"]))
         words = _whole(arrays["indices"], "indices", width - 1)
         if len(starts) != n + 1 or starts[0] != 0 or starts[-1] != len(words) or (np.diff(starts) < 0).any():

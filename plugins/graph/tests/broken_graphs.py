@@ -181,7 +181,7 @@ def absurd(kind: str) -> Iterator[bytes]:
             {"edges": None}, {"shape": None}, {"indptr": None}, {"indices": None}, {"edges": np.zeros((5, 3), int)}, {"edges": np.zeros(5)},
             {"edges": np.array([[0, 30]])}, {"edges": np.array([[0, -1]])}, {"edges": np.array([["a", "b"]])}, {"edges": np.zeros((0, 2), int)},
             {"edges": np.array([[0.5, 1.5]])}, {"edges": np.array([[object(), 1]], dtype=object)}, {"shape": np.array([1 << 60, 20])},
-            {"shape": np.array([30, 1 << 60])}, {"shape": np.array([30, 2])}, {"shape": np.array([-1, 20])}, {"shape": np.array(30)},
+            {"shape": np.array([30, 1 << 60])}, {"shape": np.array([30, 1 << 31])}, {"shape": np.array([30, 2])}, {"shape": np.array([-1, 20])}, {"shape": np.array(30)},
             {"indptr": np.arange(31)[::-1] * 3}, {"indptr": np.zeros(31, int)}, {"indptr": np.zeros((31, 1), int)}, {"indices": np.full(90, 20)},
             {"data": np.ones(5)}, {"data": np.full(90, np.nan)}, {"data": np.full(90, "x")}, {"data": np.ones(90, complex)},
             {"features": np.ones((30, 5))}, {"features": np.full((30, 5), np.inf)}, {"features": np.ones((2, 5))}, {"features": np.ones((0, 5))},

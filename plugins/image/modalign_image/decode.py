@@ -34,7 +34,8 @@ def decode(data: bytes, max_pixels: int, enough: int) -> Image.Image:
     """
     try:
         image = Image.open(io.BytesIO(data), formats=_available())
-        if image.width * image.height > max_pixels:
+        deep = image.mode in _RANGES or image.mode.startswith("I;16")
+        if image.width * image.height * (4 if deep else 1) > max_pixels:
             raise BadSample(f"{image.width} x {image.height} pixels; max_pixels is {max_pixels}")
         image.draft(None, (enough, enough))
         image.load()
@@ -69,7 +70,8 @@ def _rgb(image: Image.Image) -> Image.Image:
     if image.has_transparency_data:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")
-        return Image.alpha_composite(white, image).convert("RGB")
+        white.alpha_composite(image)
+        return white.convert("RGB")
     return image.convert("RGB")
 
 
