@@ -70,5 +70,5 @@ def _check_names(payload: bytes) -> None:
             if about.file_size > len(payload):
                 raise ValueError(f"{about.filename} is larger than the file")
             for code, argument, _ in genops(archive.read(about)):
-                if code.name in ("GLOBAL", "INST") and len(argument) > MOST_NAME:
+                if code.name in ("GLOBAL", "INST") and len(str(argument)) > MOST_NAME:
                     raise ValueError("it asks for a class by a name that goes on for ever")
