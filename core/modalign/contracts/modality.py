@@ -18,6 +18,10 @@ PREVIEWS = r"(image|audio|video)/[a-z0-9][a-z0-9.+-]*|text/plain"
 """MIME types of previews: what a browser shows without running anything."""
 
 
+MOST_BYTES = 1 << 30
+"""Of a file that is one sample."""
+
+
 class BadSample(ValueError):
     """One value could not be read; the message is the reason, in words, for ``quarantine.csv``."""
 
@@ -86,8 +90,11 @@ def file_bytes(value: Any) -> bytes:
     """
     if isinstance(value, Path | str):
         try:
-            if not stat.S_ISREG(os.stat(value).st_mode):  # a pipe or a device would never end
+            about = os.stat(value)
+            if not stat.S_ISREG(about.st_mode):  # a pipe or a device would never end
                 raise BadSample(f"cannot read {value}: it is no regular file")
+            if about.st_size > MOST_BYTES:
+                raise BadSample(f"cannot read {value}: it is larger than 1 GiB")
             value = Path(value).read_bytes()
         except OSError as error:
             raise BadSample(f"cannot read {value}: {error.strerror or error}") from None

@@ -36,8 +36,7 @@ def half(bench: Bench) -> Ended:
     return bench.align(at=at).end()
 
 
-@case("memory", "oneDNN has no memory for a whole batch", "step 3", HALVED,
-      defect="its words for it, 'could not create a primitive', are not recognised (is_out_of_memory)")  # fmt: skip
+@case("memory", "oneDNN has no memory for a whole batch", "step 3", HALVED)
 def half_of_onednn(bench: Bench) -> Ended:
     text = "could not create a primitive"
     return bench.align(at=moment("call", FORWARD, 3, do="raise_error", name="RuntimeError", text=text)).end()

@@ -109,8 +109,7 @@ def nan_features(bench: Bench) -> Ended:
     return misbehaving(bench, "forward:nan:always")
 
 
-@case("plugin", "reading a sample hangs, and Ctrl-C twice", "the 9th sample", Promise(130, "interrupted"),
-      defect="the second Ctrl-C waits for the thread that loads (Prefetcher.__exit__); a third one ends it")  # fmt: skip
+@case("plugin", "reading a sample hangs, and Ctrl-C twice", "the 9th sample", Promise(130, "interrupted"))
 def hangs(bench: Bench) -> Ended:
     with_notes(bench)
     bench.undisturbed()
