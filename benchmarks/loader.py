@@ -36,7 +36,15 @@ def main() -> None:
     print(heading(1, "webdataset", "pyarrow", "pillow"))
     print(f"\n{options.samples:,} samples, pictures of {SIZE} x {SIZE} pixels, batches of {BATCH}")
     print_head(
-        "", "workers", "samples/s, first epoch", "× webdataset", "later", "× webdataset", "MB", "× webdataset"
+        "",
+        "workers",
+        "opening, s",
+        "samples/s, first epoch",
+        "× webdataset",
+        "later",
+        "× webdataset",
+        "MB",
+        "× webdataset",
     )
     with tempfile.TemporaryDirectory() as name:
         write(Path(name), options.samples)
