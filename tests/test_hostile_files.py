@@ -21,6 +21,7 @@ from modalign.plain_array import map_array
 from modalign.plugin.registry import entries
 from modalign.training.cells import Cell
 from modalign.training.checkpoint import latest_checkpoint, read_checkpoint, save_checkpoint
+from modalign.training.checks import prepare
 from modalign.training.compare import read_run
 from modalign.training.data import Dataset
 from modalign.training.data_plan import Data
@@ -118,6 +119,13 @@ def test_yaml_from_strangers(read: str, text: str, tmp_path: Path) -> None:
     }
     with pytest.raises(UserError):
         reading[read]()
+
+
+def test_a_plan_of_many_problems_names_the_first(tmp_path: Path) -> None:
+    (tmp_path / "plan.yaml").write_text("name: x\n" * 5000)
+    with pytest.raises(UserError, match="5,?[0-9]+ problems") as caught:
+        prepare(read_plan(tmp_path / "plan.yaml"))
+    assert len(str(caught.value)) < 20_000
 
 
 def test_an_override_s_key_that_int_cannot_read() -> None:

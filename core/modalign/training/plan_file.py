@@ -17,6 +17,8 @@ from modalign.plain_yaml import NotYaml, parse
 from .plan import Plan
 
 Place = tuple[str | int, ...]
+MOST_TOLD = 100
+"""Of a plan's problems."""
 MOST_KEYS = 64
 """Of one override."""
 
@@ -70,7 +72,8 @@ class PlanSource:
             texts[f"{where}{short(place) + ': ' if place else ''}{short(problem.message)}"] = line
         count = len(texts)
         head = f"the plan has {count} problem{'s' if count > 1 else ''}"
-        return UserError("\n  ".join([head, *sorted(texts, key=lambda t: texts[t])]))
+        first = sorted(texts, key=lambda t: texts[t])[:MOST_TOLD]
+        return UserError("\n  ".join([head, *first, *(["..."] if count > len(first) else [])]))
 
 
 def read_plan(
