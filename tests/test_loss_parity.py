@@ -89,10 +89,10 @@ def batch(fabric: Fabric, model: Embedder, n: int) -> Embeddings:
         features, mask, present, ids = (t[fabric.global_rank :: fabric.world_size] for t in tensors)
         longest = max(1, int(mask.sum(1).max()) if len(mask) else 0)
         outputs[m] = model(m, features[:, :longest], mask[:, :longest], present)
-        inputs[m] = Loaded(None, gather_rows(fabric, present), gather_rows(fabric, ids))
+        inputs[m] = Loaded(None, gather_rows(fabric, present, n), gather_rows(fabric, ids, n))
     if fabric.world_size > 1:
         outputs = pad_tokens(fabric, outputs)
-    outputs = {m: {k: gather_rows(fabric, x) for k, x in out.items()} for m, out in outputs.items()}
+    outputs = {m: {k: gather_rows(fabric, x, n) for k, x in out.items()} for m, out in outputs.items()}
     return embeddings(outputs, inputs, model.log_scale.exp(), None, labels)
 
 

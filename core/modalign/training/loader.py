@@ -74,8 +74,9 @@ def read_ahead(
                 first += 1
                 yield loaded
             return
-        except RuntimeError as error:
-            if "DataLoader worker" not in str(error) or "Caught" in str(error):
+        except (RuntimeError, ConnectionError, EOFError) as error:
+            died = not isinstance(error, RuntimeError) or "DataLoader worker" in str(error)
+            if not died or "Caught" in str(error):  # what a reader raised is passed on by its process
                 raise
             log.warning(
                 "one of %d loader processes died (most often for lack of memory): going on with %d. "
