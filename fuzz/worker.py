@@ -10,6 +10,7 @@ import json
 import mmap
 import os
 import resource
+import shutil
 import struct
 import sys
 import time
@@ -62,7 +63,8 @@ def main(name: str, seed: int, first: int, last: int, folder: Path) -> None:
 
     warnings.simplefilter("ignore")
     scratch = folder / "scratch"
-    scratch.mkdir(exist_ok=True)
+    shutil.rmtree(scratch, ignore_errors=True)  # of a child that crashed
+    scratch.mkdir()
     os.chdir(scratch)
     bench = READERS[name](scratch)
     for i in range(len(bench.seeds)):  # what is imported late, is imported now

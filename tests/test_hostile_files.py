@@ -72,6 +72,28 @@ def test_names_and_texts_that_are_no_utf8_are_one_message(tmp_path: Path) -> Non
         Dataset(Data(table="folder"), tmp_path, ["txt"], ["txt"])
 
 
+def test_a_column_shorter_than_its_row_group_claims_is_one_message(tmp_path: Path) -> None:
+    """Whichever byte of a Parquet file's metadata is set to zero, it is read or refused in words."""
+    file = tmp_path / "t.parquet"
+    rows = {"word": ["a", "b", "c"], "label": ["k", "l", "k"], "split": ["train", "val", "train"]}
+    pq.write_table(pa.table(rows), file)
+    content = file.read_bytes()
+    told = set()
+    for at in range(len(content) - 8 - int.from_bytes(content[-8:-4], "little"), len(content) - 8):
+        file.write_bytes(content[:at] + b"\0" + content[at + 1 :])
+        try:
+            dataset = Dataset(
+                Data(table="t.parquet", columns={"word": "word"}, label="label", split="split", stream=True),
+                tmp_path,
+                ["word"],
+                ["word"],
+            )
+            _ = dataset.splits, dataset.labels
+        except UserError as error:
+            told.add(str(error))
+    assert any("it holds 0 of its 3 values of split" in reason for reason in told), told
+
+
 def test_a_cell_that_names_a_pipe_or_a_device_is_a_bad_sample(tmp_path: Path) -> None:
     """Reading one of them would never end; this test would hang."""
     os.mkfifo(tmp_path / "fifo")

@@ -45,8 +45,7 @@ def unzipped(content: bytes) -> bytes:
             chosen = next((n for n in inside if n.lower().endswith((".xml", ".musicxml"))), None)
             if "META-INF/container.xml" in names:
                 container = _member(archive, "META-INF/container.xml")
-                check_xml(container)
-                for file in ElementTree.fromstring(container).iter("{*}rootfile"):
+                for file in parsed_xml(container).iter("{*}rootfile"):
                     path = file.get("full-path", "")
                     chosen = path if path in names else chosen
                     break
@@ -78,7 +77,20 @@ def _member(archive: zipfile.ZipFile, name: str) -> bytes:
     return content
 
 
-def check_xml(content: bytes) -> None:
+def parsed_xml(content: bytes) -> ElementTree.Element:
+    """The root of an XML document without entities, of limited depth and size.
+
+    Raises:
+        BadSample: if it is none.
+    """
+    _check_xml(content)
+    try:
+        return ElementTree.fromstring(content)
+    except (ElementTree.ParseError, ValueError, LookupError) as error:  # an entity of a document type elsewhere
+        raise BadSample(f"not well-formed XML: {error}") from None
+
+
+def _check_xml(content: bytes) -> None:
     """Refuse entities, depth and size before a tree is built."""
     count = depth = 0
 

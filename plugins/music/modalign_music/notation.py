@@ -10,11 +10,10 @@ import threading
 import warnings
 from collections.abc import Callable
 from typing import Any
-from xml.etree import ElementTree
 
 from modalign import BadSample
 
-from .claims import check_number, check_xml, unzipped
+from .claims import check_number, parsed_xml, unzipped
 from .write_abc import abc_of_score
 
 MAX_READ = 60_000
@@ -32,8 +31,7 @@ def abc_of_musicxml(content: bytes, limit: int) -> str:
     """
     if content[:2] == b"PK":
         content = unzipped(content)
-    check_xml(content)
-    root = ElementTree.fromstring(content)
+    root = parsed_xml(content)
     if root.tag != "score-partwise":
         raise BadSample(f"expected a MusicXML score-partwise, got <{root.tag[:40]}>")
     parts = root.findall("part")[:limit]

@@ -153,6 +153,8 @@ def test_entities_and_midi_are_refused_with_reasons():
     )
     with pytest.raises(BadSample, match="entities"):
         Score().read(bomb)
+    with pytest.raises(BadSample, match="undefined entity &a;"):
+        Score().read(XML.replace("<part-name>", "<part-name>&a;", 1))
     with pytest.raises(BadSample, match="read it as midi"):
         Score().read(b"MThd\0\0\0\6")
     with pytest.raises(BadSample, match="unpacks to more"):

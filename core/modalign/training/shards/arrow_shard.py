@@ -55,7 +55,10 @@ class ParquetShard:
 
     def _column(self, block: int, column: str) -> pa.ChunkedArray:
         try:
-            return checked(self._file.read_row_group(block, columns=[column], use_threads=False))[column]
+            read = checked(self._file.read_row_group(block, columns=[column], use_threads=False))[column]
+            if len(read) != self.blocks[block]:
+                raise ValueError(f"it holds {len(read)} of its {self.blocks[block]} values of {column}")
+            return read
         except (pa.ArrowException, OSError, ValueError, KeyError) as error:
             reason = str(error).splitlines()[0]
             raise UserError(f"{self.path.name}: row group {block} cannot be read: {reason}") from None
