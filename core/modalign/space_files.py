@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from . import __version__
-from .errors import UserError
+from .errors import UserError, short
 from .hub.card import card, read_card
 from .plugin import loader, made_with
 from .space import Space, SpaceModality
@@ -101,7 +101,7 @@ def load(source: str | os.PathLike[str], device: str | torch.device = "cpu") -> 
     except FileNotFoundError as error:
         raise UserError(f"{text} is not a space: it has no {Path(error.filename or WEIGHTS).name}") from None
     except (OSError, ValueError, RecursionError, SafetensorError) as error:
-        raise UserError(f"the space {text} is damaged: {error}") from None
+        raise UserError(f"the space {text} is damaged: {short(str(error), 4000)}") from None
     if about.get("format") != FORMAT:
         raise UserError(
             f"the space {text} has format {about.get('format')}; this modalign {__version__} reads {FORMAT}"
@@ -121,12 +121,10 @@ def load(source: str | os.PathLike[str], device: str | torch.device = "cpu") -> 
         ArithmeticError,
         RuntimeError,
     ) as error:
-        changed = made_with.changed(plugins)
+        changed, why = made_with.changed(plugins), short(str(error), 4000)
         if isinstance(error, UserError) and not changed:
-            raise UserError(f"the space {text} cannot be loaded: {error}") from None
-        raise UserError(
-            f"the space {text} cannot be loaded: {changed or 'it is damaged'} ({error})"
-        ) from error
+            raise UserError(f"the space {text} cannot be loaded: {why}") from None
+        raise UserError(f"the space {text} cannot be loaded: {changed or 'it is damaged'} ({why})") from error
     if made_with.changed(plugins, series=True):
         told = made_with.changed(plugins, series=True)
         logging.getLogger("modalign").warning("the space %s may give other embeddings: %s", text, told)

@@ -131,6 +131,20 @@ def test_a_patch_is_the_same_and_another_series_a_warning(toy, saved, caplog):
     assert "made with acme-toy 0.1.3, installed is 0.2.0" in record.getMessage()
 
 
+def test_a_version_or_name_beyond_measure_stays_one_short_message(toy, saved, caplog):
+    file = saved / "config.json"
+    config = json.loads(file.read_text())
+    file.write_text(json.dumps({**config, "plugins": {"acme-toy": "1" * 5000}}))
+    modalign.load(saved)
+    assert "installed is 0.1.3" in caplog.records[0].getMessage()
+    entry = config["modalities"]["toy"]
+    entry["modality"] = {"name": "toy" * 50_000}
+    file.write_text(json.dumps(config))
+    with pytest.raises(modalign.UserError, match="no modality named 'toytoy") as caught:
+        modalign.load(saved)
+    assert len(str(caught.value)) < 3000
+
+
 @pytest.mark.parametrize("change", [{"width": 6}, {"encoder": "renamed"}])
 @pytest.mark.parametrize("version", ["0.1.0", "0.2.0"])  # a downgrade, an upgrade
 def test_a_plugin_that_no_longer_fits_gives_the_command(toy, saved, change, version):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from packaging.version import InvalidVersion, Version
+from packaging.version import Version
 
 from modalign.errors import UserError
 
@@ -69,6 +69,6 @@ def changed(made_with: Mapping[str, str], *, series: bool = False) -> str:
 def _series(version: str) -> tuple[int, ...]:
     try:
         release = Version(version).release
-    except InvalidVersion:
+    except ValueError:  # no version, or one of thousands of digits
         return ()
     return release[:1] if release[0] else (*release, 0)[:2]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from modalign.errors import UserError, suggest
+from modalign.errors import UserError, short, suggest
 
 from .component import KINDS, Component
 from .discover import Plugin, one_line, strict
@@ -74,7 +74,7 @@ def pick(plugins: Sequence[Plugin], kind: str, name: str) -> Offer:
 def _unknown(plugins: Sequence[Plugin], known: list[Offer], kind: str, name: str, word: str) -> str:
     bare = [offer.component.name for offer in known]
     names = [o.component.name if bare.count(o.component.name) == 1 else o.full_name for o in known]
-    message = f"no {word} named '{name}'"
+    message = f"no {word} named '{short(name, 200)}'"
     message += suggest(name, [*names, *(offer.full_name for offer in known)]) or "."
     message += f" Known: {', '.join(names) or 'none'}."
     missing = [f"{p.distribution} ({p.problem})" for p in plugins if not p.loaded]

@@ -86,7 +86,7 @@ def parsed_xml(content: bytes) -> ElementTree.Element:
     _check_xml(content)
     try:
         return ElementTree.fromstring(content)
-    except (ElementTree.ParseError, ValueError, LookupError) as error:  # an entity of a document type elsewhere
+    except (ElementTree.ParseError, ValueError, LookupError) as error:  # entities declared elsewhere
         raise BadSample(f"not well-formed XML: {error}") from None
 
 
