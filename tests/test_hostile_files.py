@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 from modalign import BadSample, UserError
 from modalign.contracts.modality import file_bytes
+from modalign.hub.card import read_card
 from modalign.plain_array import map_array
 from modalign.plugin.registry import entries
 from modalign.training.cells import Cell
@@ -72,15 +73,16 @@ def test_names_and_texts_that_are_no_utf8_are_one_message(tmp_path: Path) -> Non
         Dataset(Data(table="folder"), tmp_path, ["txt"], ["txt"])
 
 
-def test_a_column_shorter_than_its_row_group_claims_is_one_message(tmp_path: Path) -> None:
-    """Whichever byte of a Parquet file's metadata is set to zero, it is read or refused in words."""
+def test_whatever_a_parquet_file_s_metadata_claim(tmp_path: Path) -> None:
+    """Each byte of them changed, it is read or refused in words; pyarrow alone would end the process."""
     file = tmp_path / "t.parquet"
     rows = {"word": ["a", "b", "c"], "label": ["k", "l", "k"], "split": ["train", "val", "train"]}
     pq.write_table(pa.table(rows), file)
     content = file.read_bytes()
     told = set()
-    for at in range(len(content) - 8 - int.from_bytes(content[-8:-4], "little"), len(content) - 8):
-        file.write_bytes(content[:at] + b"\0" + content[at + 1 :])
+    first, end = len(content) - 8 - int.from_bytes(content[-8:-4], "little"), len(content) - 8
+    for at, other in ((i, new) for i in range(first, end) for new in (0, content[i] ^ 1, content[i] ^ 128)):
+        file.write_bytes(content[:at] + bytes([other]) + content[at + 1 :])
         try:
             dataset = Dataset(
                 Data(table="t.parquet", columns={"word": "word"}, label="label", split="split", stream=True),
@@ -88,10 +90,17 @@ def test_a_column_shorter_than_its_row_group_claims_is_one_message(tmp_path: Pat
                 ["word"],
                 ["word"],
             )
-            _ = dataset.splits, dataset.labels
+            _ = dataset.splits, dataset.labels, dataset.usable("train", ["word"], 1)
         except UserError as error:
             told.add(str(error))
-    assert any("it holds 0 of its 3 values of split" in reason for reason in told), told
+    for reason in (
+        "it holds 0 of its 3 values of split",
+        "word is BYTE_ARRAY, its row group BOOLEAN",
+        "level histogram size mismatch",
+        "in row groups of -",
+        "can't decode byte",
+    ):
+        assert any(reason in one for one in told), (reason, told)
 
 
 def test_a_cell_that_names_a_pipe_or_a_device_is_a_bad_sample(tmp_path: Path) -> None:
@@ -275,6 +284,15 @@ assert peak() - before < 200_000, peak() - before
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert run.returncode == 0, run.stdout + run.stderr
     assert run.stdout.count("damaged") == 7
+
+
+def test_a_card_nested_without_end_tells_nothing(tmp_path: Path) -> None:
+    card = tmp_path / "README.md"
+    for front in ("license: " + "[" * 900 + "]" * 900, "license: " + "- " * DEEP, "tags: 3"):
+        card.write_text(f"---\n{front}\n---\n# a space\n")
+        assert read_card(card) == {}
+    card.write_text("---\nlicense: mit\n---\n# a space\n")
+    assert read_card(card) == {"license": "mit"}
 
 
 def test_a_deep_picture_counts_four_times(tmp_path: Path) -> None:

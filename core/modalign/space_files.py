@@ -103,9 +103,8 @@ def load(source: str | os.PathLike[str], device: str | torch.device = "cpu") -> 
     except (OSError, ValueError, RecursionError, SafetensorError) as error:
         raise UserError(f"the space {text} is damaged: {short(str(error), 4000)}") from None
     if about.get("format") != FORMAT:
-        raise UserError(
-            f"the space {text} has format {about.get('format')}; this modalign {__version__} reads {FORMAT}"
-        )
+        told = short(str(about.get("format")), 80)
+        raise UserError(f"the space {text} has format {told}; this modalign {__version__} reads {FORMAT}")
     plugins = about.get("plugins", {})
     try:
         made_with.require(plugins)

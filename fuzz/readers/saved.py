@@ -8,6 +8,7 @@ import random
 import shutil
 import struct
 import zlib
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +71,12 @@ def _load(scratch: Path) -> Any:
 def space_config(scratch: Path) -> Bench:
     """A space's ``config.json`` and model card."""
     from modalign import UserError
+    from modalign.plugin import loader
 
+    for kind in ("modalities", "encoders", "projections"):  # a config may name any of them
+        for offer in loader.components(kind):
+            with suppress(UserError):
+                loader.load(kind, offer.full_name)
     whole = _space(scratch / "space")
     tree = json.loads(whole["config.json"])
     words = [

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from modalign.errors import UserError, suggest
+from modalign.plain_yaml import parse
 
 if TYPE_CHECKING:
     from modalign.space import Space
@@ -88,7 +89,7 @@ def read_card(path: Path) -> dict[str, Any]:
     """``space.about`` as a card tells it; empty for a card that is missing or was rewritten by hand."""
     try:
         _, front, _ = path.read_text(encoding="utf-8").split("---\n", 2)
-        found = yaml.safe_load(front)
+        _, found = parse(front)
         tags = [tag for tag in found.get("tags", ()) if tag not in (*TAGS, *found.get("modalities", ()))]
         results = {
             result["task"]["name"]: {each["type"]: float(each["value"]) for each in result["metrics"]}
@@ -97,7 +98,7 @@ def read_card(path: Path) -> dict[str, Any]:
         }
         about = {key: found.get(key) for key in ("license", "language", "datasets")}
         return {key: value for key, value in {**about, "tags": tags, "results": results}.items() if value}
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, yaml.YAMLError):
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return {}
 
 

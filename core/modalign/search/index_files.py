@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from modalign import __version__
-from modalign.errors import UserError
+from modalign.errors import UserError, short
 from modalign.plain_array import map_array
 from modalign.space_files import WEIGHTS, download
 
@@ -73,8 +73,9 @@ def open_index(folder: Path, space: str) -> Index:
         about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
         _check_about(about)
         if about["format"] != FORMAT:
+            told = short(str(about["format"]), 80)
             raise UserError(
-                f"the index {folder} has format {about['format']}; this modalign {__version__} reads {FORMAT}"
+                f"the index {folder} has format {told}; this modalign {__version__} reads {FORMAT}"
             )
         if about["space"] != space:
             raise UserError(

@@ -11,10 +11,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from modalign.errors import UserError
+from modalign.errors import UserError, listed
 
 from ..cells import filled
 from ..table_files import check_names, checked, read_table
+from .parquet_statistics import Statistics
 from .shard import every, sample_digest
 
 
@@ -39,15 +40,18 @@ class ParquetShard:
         try:
             self._file = pq.ParquetFile(path, memory_map=False)
             check_names(self._file.schema_arrow)
+            about = self._file.metadata
+            groups = [about.row_group(i) for i in range(about.num_row_groups)]
+            self.blocks = [group.num_rows for group in groups]
+            if min(self.blocks, default=0) < 0 or sum(self.blocks) != about.num_rows:
+                raise ValueError(f"{about.num_rows} rows, in row groups of {listed(map(str, self.blocks))}")
         except (pa.ArrowException, OSError, ValueError) as error:
             raise UserError(
                 f"{path.name}: not a readable parquet table: {str(error).splitlines()[0]}"
             ) from None
-        about = self._file.metadata
         self.columns = list(self._file.schema_arrow.names)
-        groups = [about.row_group(i) for i in range(about.num_row_groups)]
-        self.blocks = [group.num_rows for group in groups]
         self.weights = [group.total_byte_size for group in groups]
+        self._statistics = Statistics(self._file)
         self._leaves: dict[str, list[int]] = {}
         for i in range(about.num_columns):
             name = about.schema.column(i).path.partition(".")[0]
@@ -60,8 +64,11 @@ class ParquetShard:
                 raise ValueError(f"it holds {len(read)} of its {self.blocks[block]} values of {column}")
             return read
         except (pa.ArrowException, OSError, ValueError, KeyError) as error:
-            reason = str(error).splitlines()[0]
-            raise UserError(f"{self.path.name}: row group {block} cannot be read: {reason}") from None
+            raise self._damaged(block, error) from None
+
+    def _damaged(self, block: int, error: Exception) -> UserError:
+        reason = str(error).splitlines()[0]
+        return UserError(f"{self.path.name}: row group {block} cannot be read: {reason}")
 
     def values(self, block: int, column: str) -> ArrowColumn:
         return ArrowColumn(self._column(block, column))
@@ -76,13 +83,15 @@ class ParquetShard:
         kind = self._file.schema_arrow.field(column).type
         if pa.types.is_floating(kind):  # NaN is missing too
             return False
-        group = self._file.metadata.row_group(block)
-        for leaf in self._leaves[column]:
-            known = group.column(leaf).statistics
-            if known is None or not known.has_null_count or known.null_count:
-                return False
-            if pa.types.is_string(kind) and not literal and not (known.has_min_max and known.min):
-                return False
+        try:
+            for leaf in self._leaves[column]:
+                known = self._statistics.of(block, leaf)
+                if known is None or not known.has_null_count or known.null_count:
+                    return False
+                if pa.types.is_string(kind) and not literal and not (known.has_min_max and known.min):
+                    return False
+        except (pa.ArrowException, OSError, ValueError) as error:
+            raise self._damaged(block, error) from None
         return True
 
     def sizes(self, block: int, column: str, literal: bool) -> np.ndarray:

@@ -1,0 +1,58 @@
+"""What a Parquet file says of a column's values without reading them, even of a damaged file."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from typing import Any
+
+import pyarrow.parquet as pq
+
+
+class _NoPages(io.RawIOBase):
+    """A file of any size that gives nothing: metadata are looked at, values are not."""
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        return 0
+
+    def tell(self) -> int:
+        return 1 << 62
+
+    def read(self, size: int = -1) -> bytes:
+        raise _Reached
+
+
+class _Reached(Exception):
+    """The metadata were sound: values would be read next."""
+
+
+class Statistics:
+    """The statistics of a file's row groups.
+
+    pyarrow ends the process when it is asked for those of a column whose metadata contradict each other; when
+    it is about to read such a column, it raises. So each column is first read from a file without values.
+    """
+
+    def __init__(self, file: pq.ParquetFile) -> None:
+        self._about = file.metadata
+        self._probe = pq.ParquetFile(_NoPages(), metadata=file.metadata)
+
+    def of(self, group: int, leaf: int) -> Any | None:
+        """Those of a row group's column, or None; fields of structs are columns of their own.
+
+        Raises:
+            OSError, ValueError: if its metadata are damaged.
+        """
+        column = self._about.schema.column(leaf)
+        with contextlib.suppress(_Reached):
+            self._probe.read_row_group(group, columns=[column.path], use_threads=False)
+        chunk = self._about.row_group(group).column(leaf)
+        if chunk.physical_type != column.physical_type:
+            raise ValueError(f"{column.path} is {column.physical_type}, its row group {chunk.physical_type}")
+        return chunk.statistics
