@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from collections import Counter
 from pathlib import Path
@@ -15,11 +16,16 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from modalign.space import Space, SpaceModality
+from modalign.spec import Spec
 from modalign.training.cells import Cell, filled
 from modalign.training.data import Dataset
 from modalign.training.data_plan import Data
+from modalign.training.quarantine import Quarantine, TooManyBad
+from modalign.training.reader import Reader
 from modalign.training.sampler import Epochs
 from modalign.training.seeds import choose, seed_of
+from modalign.training.table_files import read_table
 
 
 def dataset(folder: Path, rows: list[dict[str, Any]], name: str = "t.parquet", **data: Any) -> Dataset:
@@ -168,6 +174,44 @@ def test_words_that_look_like_nothing_or_numbers_stay_words(tmp_path: Path) -> N
     data = Dataset(Data(table="t.csv"), tmp_path, ["word", "picture"], ["word"])
     assert [[c.value for c in data.cells("word", i)] for i in range(4)] == [["null"], ["NA"], ["7"], []]
     assert data.tables[0].filled("picture").tolist() == [True, True, False, True]
+
+
+@pytest.mark.parametrize("columns", [["word"], ["n", "word"]])
+def test_texts_of_several_lines_however_many(columns: list[str], tmp_path: Path) -> None:
+    """More than a parser takes at a time: it must not cut where a line of a text ends."""
+    texts = [f'line one of {i}, "so"\nline two\r\n\nline four of {i}' for i in range(60_000)]
+    with (tmp_path / "t.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(columns)
+        writer.writerows([text] if len(columns) == 1 else [i, text] for i, text in enumerate(texts))
+    assert (tmp_path / "t.csv").stat().st_size > 2_000_000
+    assert read_table(tmp_path / "t.csv", ["word"])["word"].to_pylist() == texts
+
+
+def test_a_line_may_be_long(tmp_path: Path) -> None:
+    words = ["x" * 3_000_000, "y"]
+    (tmp_path / "t.jsonl").write_text("".join(json.dumps({"word": word}) + "\n" for word in words))
+    (tmp_path / "t.csv").write_text("word\n" + "\n".join(words) + "\n")
+    for name in ("t.jsonl", "t.csv"):
+        data = Dataset(Data(table=name), tmp_path, ["word"], ["word"])
+        assert [data.cells("word", i)[0].value for i in (0, 1)] == words
+
+
+def test_bad_samples_are_counted_over_a_table_that_is_there_twice(tmp_path: Path) -> None:
+    pytest.importorskip("modalign_text")
+    rows = [{"en": "a", "de": "b"}] * 30 + [{"en": "a", "de": None}] * 30
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "t.parquet")
+    mix = [{"table": "t.parquet", "columns": {"word": c}} for c in ("en", "de")]
+    data = Dataset(Data(mix=mix), tmp_path, ["word"], ["word"])
+    space = Space(4, Spec("linear"))
+    space.add(
+        "word", SpaceModality(Spec("text"), Spec("char-cnn", {"width": 8}), 8, True), None, founder=True
+    )
+    reader = Reader(space, "word", data, Quarantine(), seed=0)
+    for row in range(4):  # of 90 cells; 5 % are allowed
+        reader._note(row, "broken")
+    with pytest.raises(TooManyBad, match="5 of 90"):
+        reader._note(4, "broken")
 
 
 def test_paths_belong_to_their_own_table(tmp_path: Path) -> None:

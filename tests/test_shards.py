@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from modalign import UserError
 from modalign.training.data import Dataset
 from modalign.training.data_plan import Data
+from modalign.training.sampler import Epochs
 from modalign.training.shards.files import is_shards, shard_files, unfold
 from modalign.training.shards.streamed_table import StreamedTable
 
@@ -145,6 +146,72 @@ def test_splits_by_file_by_column_and_beside_a_table(tmp_path: Path) -> None:
     assert np.asarray(usable[0]).tolist() == [2, 7, 10]
 
 
+@pytest.mark.parametrize("form", ["parquet", "tar"])
+def test_shards_after_another_table_are_read_whole(form: str, tmp_path: Path) -> None:
+    every = [{**row, "picture": b"x", "word": f"w {i}"} for i, row in enumerate(rows(23))]
+    for name, part in (("a", every[:9]), ("b", every[9:])):
+        if form == "tar":
+            write_tar(tmp_path / f"{name}.tar", in_tar(part))
+        else:
+            write_parquet(tmp_path / f"{name}.parquet", part)
+    columns = {"picture": "png", "word": "txt"} if form == "tar" else None
+    names = [{"table": f"{name}.{form}", "stream": True} for name in "ab"]
+    mixed = opened(tmp_path, mix=names, columns=columns)
+    tables = {"test": f"a.{form}", "train": f"b.{form}"}
+    split = opened(tmp_path, tables=tables, stream=True, columns=columns)
+    for data, expected in ((mixed, range(23)), (split, range(9, 23))):
+        usable = data.usable("train", ["picture", "word"], 2)
+        epochs = Epochs(usable, data.weights, 4, 0, orders=data.orders(usable, 0))
+        seen = sorted(int(row) for batch in epochs.from_batch(0) for row in batch)
+        assert seen == list(expected)
+        assert {data.cells("word", row)[0].value for row in seen} == {f"w {row}" for row in expected}
+
+
+def test_columns_with_full_stops_and_every_form_of_text(tmp_path: Path) -> None:
+    words = ["a", "", None, "dddd"]
+    for i, kind in enumerate((pa.string(), pa.large_string(), pa.string_view(), None)):
+        column = pa.array(words).dictionary_encode() if kind is None else pa.array(words, kind)
+        table = {"meta.word": column, "picture": column, "meta": [{"word": "x", "n": 1}] * 4}
+        pq.write_table(pa.table(table), tmp_path / f"{i}.parquet")
+        for stream in (False, True):
+            data = opened(
+                tmp_path,
+                table=f"{i}.parquet",
+                stream=stream,
+                columns={"word": "meta.word", "picture": "picture"},
+            )
+            assert data.tables[0].filled("picture").tolist() == [True, False, False, True]
+            assert data.tables[0].filled("word").tolist() == [True, True, False, True]
+            assert data.sizes("word", np.arange(4)).tolist() == [1, 0, 0, 4]
+
+
+def test_rows_of_no_split_are_left_out_aloud(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    table = {"word": list("abcd"), "fold": ["train", "", None, "test"], "number": [1, 2, 3, 1]}
+    pq.write_table(pa.table(table), tmp_path / "a.parquet")
+    write_tar(
+        tmp_path / "a.tar", [{"txt": b"a", "json": json.dumps({"fold": f}).encode()} for f in table["fold"]]
+    )
+    for more in (
+        {"table": "a.parquet", "split": "fold"},
+        {"table": "a.parquet", "split": "fold", "stream": True},
+        {"table": "a.tar", "split": "json.fold", "columns": {"word": "txt"}},
+    ):
+        caplog.clear()
+        found = opened(tmp_path, **more).splits
+        assert {split: list(map(int, numbers)) for split, numbers in found.items()} == {
+            "train": [0],
+            "test": [3],
+        }
+        (record,) = caplog.records
+        assert record.getMessage() == f"{more['table']}: 2 rows name no split and are left out"
+    for wanted in ([1], ["1"]):
+        for stream in (False, True):
+            by = {"column": "number", "test": wanted}
+            assert list(opened(tmp_path, table="a.parquet", split=by, stream=stream).splits["test"]) == [0, 3]
+    with pytest.raises(ValueError, match="splits of their own"):
+        Data(tables={"train": "a.parquet"}, split="fold")
+
+
 def test_paths_are_relative_to_their_own_shard(tmp_path: Path) -> None:
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
@@ -209,6 +276,12 @@ def damaged(kind: str, folder: Path) -> str:
     data = path.read_bytes()
     if kind == "cut":
         path.write_bytes(data[:5000])
+    elif kind == "header":
+        path.write_bytes(data.replace(b"some/00002.png", b"some/0000x.png"))
+    elif kind == "cut before a header":
+        path.write_bytes(data[: data.rindex(b"some/00002.png")])
+    elif kind == "two in one":
+        path.write_bytes(data * 2)
     elif kind == "compressed":
         with tarfile.open(path, "w:gz") as archive:
             archive.addfile(tarfile.TarInfo("a.txt"), io.BytesIO(b""))
@@ -229,7 +302,18 @@ def damaged(kind: str, folder: Path) -> str:
 
 
 @pytest.mark.parametrize(
-    "kind", ["cut", "compressed", "no archive", "empty", "twice", "links and folders only"]
+    "kind",
+    [
+        "cut",
+        "header",
+        "cut before a header",
+        "two in one",
+        "compressed",
+        "no archive",
+        "empty",
+        "twice",
+        "links and folders only",
+    ],
 )
 def test_a_damaged_archive_says_so(kind: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"a\.tar"):
@@ -316,6 +400,11 @@ def test_patterns() -> None:
 def test_a_file_whose_name_looks_like_a_pattern(tmp_path: Path) -> None:
     write_parquet(tmp_path / "a[1].parquet", rows(2))
     assert shard_files("a[1].parquet", tmp_path) == [tmp_path / "a[1].parquet"]
+    folder = tmp_path / "run[1]"
+    folder.mkdir()
+    write_parquet(folder / "b.parquet", rows(2))
+    assert shard_files("*.parquet", folder) == [folder / "b.parquet"]
+    assert shard_files(f"{tmp_path}/a*.parquet", folder) == [tmp_path / "a[1].parquet"]
 
 
 @settings(max_examples=25, deadline=None)

@@ -15,10 +15,11 @@ BLOCKS = st.lists(st.integers(0, 12), min_size=1, max_size=20).filter(sum)
 
 
 def order(
-    counts: list[int], window: int = 10, keep: np.ndarray | None = None, weight: int = 0
+    counts: list[int], window: int = 10, keep: np.ndarray | None = None, weight: int = 0, first: int = 0
 ) -> WindowOrder:
-    starts = np.concatenate([[0], np.cumsum(counts)])
-    rows = range(int(starts[-1])) if keep is None else np.flatnonzero(keep)
+    """Of a table whose rows are numbered from ``first``, as they are when others come before it."""
+    starts = first + np.concatenate([[0], np.cumsum(counts)])
+    rows = range(first, int(starts[-1])) if keep is None else first + np.flatnonzero(keep)
     return WindowOrder(rows, starts, [weight] * len(counts), window, 100, 7, "stage")
 
 
@@ -31,13 +32,14 @@ def test_every_row_once_per_epoch_however_it_is_cut(
         data.draw(st.lists(st.booleans(), min_size=sum(counts), max_size=sum(counts))), dtype=bool
     )
     keep[0] = True
+    at = data.draw(st.integers(0, 50))
     for kept in (None, keep):
-        made = order(counts, window, kept)
+        made = order(counts, window, kept, first=at)
         whole = made.take(epoch, 0, len(made))
         assert sorted(whole.tolist()) == list(np.asarray(made.rows))
         start = data.draw(st.integers(0, len(made)))
         stop = data.draw(st.integers(start, len(made)))
-        fresh = order(counts, window, kept)  # as after a restart
+        fresh = order(counts, window, kept, first=at)  # as after a restart
         assert fresh.take(epoch, start, stop).tolist() == whole[start:stop].tolist()
         assert made.take(epoch, start, stop).tolist() == whole[start:stop].tolist()
 

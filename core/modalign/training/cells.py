@@ -81,9 +81,16 @@ def filled(values: pa.ChunkedArray | pa.Array, literal: bool) -> np.ndarray:
     has = pc.is_valid(values)
     if pa.types.is_floating(values.type):
         has = pc.and_(has, pc.invert(pc.is_nan(values)))
-    elif pa.types.is_string(values.type) and not literal:
-        has = pc.and_(has, pc.not_equal(values, ""))
+    elif is_text(values.type) and not literal:
+        has = pc.and_(has, pc.not_equal(values.cast(pa.large_string()), ""))
     return np.asarray(pc.fill_null(has, False).to_numpy(zero_copy_only=False), dtype=bool)
+
+
+def is_text(kind: pa.DataType) -> bool:
+    """Whether a column's values are strings, in any of Arrow's forms."""
+    if pa.types.is_dictionary(kind):
+        return is_text(kind.value_type)
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
 
 
 def label_of(value: Any, column: str | None) -> str | None:

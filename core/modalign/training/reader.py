@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -59,7 +61,9 @@ class Reader:
         self._items: dict[bytes, Any] = {}
         self._room = 0 if dataset.streamed else MEMO_BYTES
         self._rows: FeatureRows | None = None
-        self._cells = {table.path: int(table.filled(name).sum()) for table in dataset.tables}
+        self._cells: Counter[Path] = Counter()  # a table may be there twice
+        for table in dataset.tables:
+            self._cells[table.path] += int(table.filled(name).sum())
 
     def _cache_name(self) -> tuple[str, dict[str, Any]]:
         entry, encoder = self.space.entry(self.name), self.space.encoder(self.name)

@@ -17,7 +17,7 @@ class WindowOrder:
 
     Inputs:
         rows: usable row numbers, rising.
-        starts: ``(blocks + 1,)`` the first row of every block, and the end.
+        starts: ``(blocks + 1,)`` the first row of every block, and the end, numbered as ``rows`` are.
         weights: bytes that each block takes.
         window, most_bytes: a window is closed when it has so many rows, or bytes.
     """
@@ -32,10 +32,12 @@ class WindowOrder:
         *seed: object,
     ) -> None:
         self.rows, self.window, self.most_bytes, self.seed = rows, window, most_bytes, seed
-        ends = np.clip(starts, 0, len(rows)) if isinstance(rows, range) else np.searchsorted(rows, starts)
-        self._ends = ends
+        if isinstance(rows, range):
+            self._ends = np.clip(starts - rows.start, 0, len(rows))
+        else:
+            self._ends = np.searchsorted(rows, starts)
         self._weights = np.asarray(weights, dtype=np.int64)
-        self._filled = np.flatnonzero(np.diff(ends))
+        self._filled = np.flatnonzero(np.diff(self._ends))
         self._pass: str | None = None
         self._last: tuple[int, np.ndarray] | None = None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from .data_plan import Source, SplitBy
 from .folder_table import column_names, read_folder
 from .hub_dataset import read_dataset
 from .table_files import Part, locate, read_table
+
+log = logging.getLogger("modalign")
 
 
 class Table:
@@ -54,6 +57,7 @@ class Table:
         elif by is not None:
             assert source.split is not None
             self.splits = [split_of(source.split, v) for v in self.arrow[by].to_pylist()]
+            without_split(self.path.name, self.splits.count(""))
         else:
             self.splits = ["train"] * len(self.arrow)
         self._cells: dict[tuple[str, int], list[Cell]] = {}
@@ -69,7 +73,8 @@ class Table:
         """Row numbers by split, rising."""
         rows: dict[str, list[int]] = {}
         for row, split in enumerate(self.splits):
-            rows.setdefault(split, []).append(row)
+            if split:
+                rows.setdefault(split, []).append(row)
         return {split: np.array(numbers, dtype=np.int64) for split, numbers in rows.items()}
 
     def digest(self) -> str:
@@ -164,5 +169,13 @@ def resolve(
 
 
 def split_of(by: str | SplitBy, value: Any) -> str:
-    """The split that a column's value names."""
-    return by.split_of(value) if isinstance(by, SplitBy) else str(value)
+    """The split that a column's value names; "" where it names none."""
+    column = by.column if isinstance(by, SplitBy) else by
+    text = label_of(value, column)
+    return by.split_of(text) if isinstance(by, SplitBy) else (text or "")
+
+
+def without_split(table: str, count: int) -> None:
+    """Say that rows are left out."""
+    if count:
+        log.warning("%s: %d rows name no split and are left out", table, count)

@@ -18,6 +18,8 @@ from modalign.errors import UserError, short, suggest
 from .json_lines import check_lines
 
 READERS = (".parquet", ".csv", ".jsonl", ".json")
+BLOCK = 1 << 25
+"""Bytes of CSV and JSON lines that are parsed at a time: no line may be longer."""
 
 
 @dataclass(frozen=True)
@@ -113,9 +115,11 @@ def read_table(path: Path, text: Iterable[str] = ()) -> pa.Table:
         if kind == ".csv":
             types = {column: pa.string() for column in text}
             options = pa.csv.ConvertOptions(null_values=[""], strings_can_be_null=True, column_types=types)
-            return checked(pyarrow.csv.read_csv(path, convert_options=options))
+            read = pa.csv.ReadOptions(block_size=BLOCK)
+            parse = pa.csv.ParseOptions(newlines_in_values=True)  # or blocks are cut within quoted texts
+            return checked(pyarrow.csv.read_csv(path, read, parse, options))
         check_lines(path)
-        return checked(pyarrow.json.read_json(path))
+        return checked(pyarrow.json.read_json(path, pa.json.ReadOptions(block_size=BLOCK)))
     except (pa.ArrowException, OSError, ValueError) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise UserError(f"{path.name}: not a readable {path.suffix[1:]} table: {reason}") from None

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from modalign.errors import UserError, listed
 
-from ..cells import filled
+from ..cells import filled, is_text
 from ..table_files import check_names, checked, read_table
 from .parquet_statistics import Statistics
 from .shard import every, sample_digest
@@ -54,8 +54,9 @@ class ParquetShard:
         self._statistics = Statistics(self._file)
         self._leaves: dict[str, list[int]] = {}
         for i in range(about.num_columns):
-            name = about.schema.column(i).path.partition(".")[0]
-            self._leaves.setdefault(name, []).append(i)
+            leaf = about.schema.column(i).path
+            names = [name for name in self.columns if f"{leaf}.".startswith(f"{name}.")]
+            self._leaves.setdefault(max(names, key=len, default=leaf), []).append(i)
 
     def _column(self, block: int, column: str) -> pa.ChunkedArray:
         try:
@@ -81,14 +82,14 @@ class ParquetShard:
     def _full(self, block: int, column: str, literal: bool) -> bool:
         """Whether the file's own statistics say that no value is missing."""
         kind = self._file.schema_arrow.field(column).type
-        if pa.types.is_floating(kind):  # NaN is missing too
+        if pa.types.is_floating(kind) or column not in self._leaves:  # NaN is missing too
             return False
         try:
             for leaf in self._leaves[column]:
                 known = self._statistics.of(block, leaf)
                 if known is None or not known.has_null_count or known.null_count:
                     return False
-                if pa.types.is_string(kind) and not literal and not (known.has_min_max and known.min):
+                if is_text(kind) and not literal and not (known.has_min_max and known.min):
                     return False
         except (pa.ArrowException, OSError, ValueError) as error:
             raise self._damaged(block, error) from None
@@ -133,16 +134,19 @@ class WholeShard:
 
 def sizes(values: pa.ChunkedArray, literal: bool) -> np.ndarray:
     """By value: roughly its bytes, or the length of a list; -1 where it is the path of a file."""
-    kind = values.type
-    if pa.types.is_string(kind) and not literal:
-        return np.full(len(values), -1, dtype=np.int64)
+    kind, empty = values.type, 0
+    if is_text(kind):
+        if not literal:
+            return np.full(len(values), -1, dtype=np.int64)
+        values = values.cast(pa.large_string())
+        kind = values.type
     if pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0:
-        values = pc.struct_field(values, "bytes")
+        values, empty = pc.struct_field(values, "bytes"), -1  # a path instead of bytes
         kind = values.type
     if pa.types.is_list(kind) or pa.types.is_large_list(kind):
         lengths = pc.list_value_length(values)
-    elif pa.types.is_string(kind) or pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
+    elif pa.types.is_large_string(kind) or pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
         lengths = pc.binary_length(values)
     else:
         return np.full(len(values), 8, dtype=np.int64)
-    return np.asarray(pc.fill_null(lengths, 0).to_numpy(), dtype=np.int64)
+    return np.asarray(pc.fill_null(lengths, empty).to_numpy(), dtype=np.int64)

@@ -38,7 +38,9 @@ def shard_files(path: str, folder: Path) -> list[Path]:
         if len(os.fsencode(one)) >= 4096 or any(len(os.fsencode(part)) > 255 for part in exact.parts):
             raise UserError(f"no file matches {short(path)}: the name is too long")
         found = (
-            [exact] if exact.is_file() else [Path(f) for f in sorted(glob.glob(str(exact), recursive=True))]
+            [exact]
+            if exact.is_file()
+            else [folder / f for f in sorted(glob.glob(one, root_dir=folder, recursive=True))]
         )
         files += [f for f in found if f.is_file()]
         if not found and one != whole:

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 
 from ..cells import Cell, label_of, values_of
-from ..data_plan import Source
+from ..data_plan import Source, SplitBy
 from ..folder_table import column_names
-from ..table import resolve, split_of
+from ..table import resolve, split_of, without_split
 from .arrow_shard import ParquetShard, WholeShard
 from .files import TAR, shard_files
 from .shard import Shard, every
@@ -53,7 +53,8 @@ class StreamedTable:
         self.path = folder / Path(path)
         self.roots = [folder / source.root if source.root else file.parent for file in files]
         self.column_names = sorted({c for shard in self.shards for c in shard.columns})
-        asked = [c for c in (*named.values(), source.label) if c and c.startswith(f"{JSON}.")]
+        by_column = source.split.column if isinstance(source.split, SplitBy) else source.split
+        asked = [c for c in (*named.values(), source.label, by_column) if c and c.startswith(f"{JSON}.")]
         known = self.column_names + (asked if JSON in self.column_names else [])
         self.columns, by = resolve(source, Path(path).name, known, modalities)
         numbered = [(s, i) for s, shard in enumerate(self.shards) for i in range(len(shard.blocks))]
@@ -92,6 +93,7 @@ class StreamedTable:
             named = (split_of(told, _text(value)) for value in self._every(self._by))
             of_row = np.fromiter((numbers.setdefault(s, len(numbers)) for s in named), np.int32, len(self))
             self._rows = {split: np.flatnonzero(of_row == i) for split, i in numbers.items()}
+            without_split(self.path.name, len(self._rows.pop("", ())))
         return self._rows
 
     def digest(self) -> str:

@@ -111,6 +111,7 @@ def scan(path: Path) -> TarIndex:
                 if ending in samples[-1]:
                     raise tarfile.ReadError(f"it holds {member.name} twice")
                 samples[-1][ending] = (member.offset_data, member.size)
+            _check_end(path, archive.offset)  # type: ignore[attr-defined]
     except (tarfile.TarError, OSError, ValueError, EOFError, ArithmeticError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(
@@ -132,6 +133,19 @@ def scan(path: Path) -> TarIndex:
             if ending in sample:
                 places[i, j] = sample[ending]
     return TarIndex(endings, places)
+
+
+def _check_end(path: Path, offset: int) -> None:
+    """That nothing but zeros follows the last member: ``tarfile`` ends without a word at a damaged header."""
+    ended = False
+    with path.open("rb") as file:
+        file.seek(offset)
+        while block := file.read(1 << 20):
+            if block.count(0) != len(block):
+                raise tarfile.ReadError("a damaged header, or more after its end")
+            ended = True
+    if not ended:
+        raise tarfile.ReadError("it has no end: is it cut off?")
 
 
 def _keep(stem: Path, index: TarIndex) -> None:
