@@ -103,10 +103,14 @@ def drawing(plan: Plan) -> Iterator[Case]:
 def test_two_processes_equal_one(odd: Plan) -> None:
     modalign.align(odd, out="one")
     cases = [case(odd, name, 2, name) for name in ("ddp", "fsdp")]
-    together(2, [*cases, *chain(odd, "chain", 2), *drawing(odd), case(odd, "short", 2, "ddp", room=2)])
+    late = [case(odd, "told", 2, "ddp", stop_encoding=True), case(odd, "told", 2, "ddp", resume=True)]
+    gain = [case(odd, f"gain-{name}", 2, name, gain=True) for name in ("ddp", "fsdp")]
+    short = case(odd, "short", 2, "ddp", room=2)
+    together(2, [*late, *cases, *gain, *chain(odd, "chain", 2), *drawing(odd), short])
     modalign.align(odd, out="chain", resume=True)  # in this one process
-    for other in ("ddp", "fsdp", "chain", "short"):
+    for other in ("ddp", "fsdp", "chain", "short", "told"):
         equal("one", other)
+    equal("gain-ddp", "gain-fsdp")
     drawn, stopped = (Path(out, "space/model.safetensors").read_bytes() for out in ("drawn", "stopped"))
     assert drawn == stopped  # every process drew on where it was
     assert len(metrics("one")) == 22

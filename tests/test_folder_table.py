@@ -55,6 +55,8 @@ def test_a_folder_that_is_none(pets: Path) -> None:
     (pets / "empty").mkdir()
     with pytest.raises(UserError, match=r"holds no files such as 1\.png"):
         opened(pets, table="empty")
+    with pytest.raises(UserError, match="the whole disk"):
+        opened(pets, table="/")
     with pytest.raises(UserError, match=r"no column 'gif'.*it has: folder, jpg, png, txt"):
         opened(pets.parent, table="pets", columns={"picture": "gif"})
     (pets / "cat/3.txt").write_bytes(b"\xff\xfe")

@@ -292,6 +292,10 @@ def test_tf32_is_switched_on_for_the_run_and_put_back(
         modalign.align(with_keys(plan, speed={"tf32": True}), out="broken")
     assert torch.get_float32_matmul_precision() == before
     assert losses("tf32") == pytest.approx(losses("plain"), rel=1e-3)
+    encoded = [
+        json.loads(Path(out, "report.json").read_text())["stages"][0]["cache"] for out in ("plain", "tf32")
+    ]
+    assert encoded[0]["text"]["encoded"] == encoded[1]["text"]["encoded"] > 0  # their features are kept apart
 
 
 @pytest.mark.parametrize("precision", ["bf16-mixed", "16-mixed"])

@@ -38,6 +38,8 @@ def read_folder(folder: Path, texts: Iterable[str] = ()) -> pa.Table:
     Raises:
         UserError: if it holds no file with an ending, or a text is no UTF-8.
     """
+    if folder.resolve() == Path(folder.absolute().anchor):
+        raise UserError(f"{folder} is the whole disk: name the folder that the files lie in")
     rows: dict[tuple[str, str], dict[str, str]] = {}
     for where, below, files in os.walk(folder):
         below[:] = sorted(name for name in below if not name.startswith("."))

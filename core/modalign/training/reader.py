@@ -80,6 +80,8 @@ class Reader:
             "fingerprint": encoder.fingerprint() + self.modality.fingerprint(),
             "views": [self.views, self.seed] if self.views else None,
         }
+        if (products := torch.get_float32_matmul_precision()) != "highest":  # features in TF32 are others
+            about["products"] = products
         text = json.dumps(about, sort_keys=True, default=str).encode()
         return hashlib.blake2b(text, digest_size=12).hexdigest(), about
 

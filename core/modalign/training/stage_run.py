@@ -11,6 +11,7 @@ from typing import Any
 
 from modalign.contracts import Stage
 
+from .agree import agreed
 from .anchors import with_anchors
 from .context import Context
 from .data import Dataset
@@ -169,8 +170,9 @@ def encode(run: Context, readers: dict[str, Reader], rows: list[int]) -> float:
         started, before = time.perf_counter(), reader.encoded
         for _ in reader.prepare(rows, run.fabric.global_rank, run.fabric.world_size):
             if run.stopping:
-                raise KeyboardInterrupt
-        run.fabric.barrier()
+                break
+        if agreed(run.fabric, run.stopping):  # or the others would wait for one that has left
+            raise KeyboardInterrupt
         if reader.cache is not None:
             reader.cache.refresh()
             reader.index(rows)

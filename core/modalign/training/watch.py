@@ -28,6 +28,8 @@ EVERY = 0.3
 """Seconds between looks."""
 GRACE = 10.0
 """Seconds for a process to see by itself that another is gone, before it is ended."""
+CHILDREN: list[subprocess.Popen[bytes]] = []
+"""That this process has started, for all its runs: Fabric starts them once, and a sweep goes on with them."""
 RESUME = "the run can go on from its last checkpoint with --resume"
 
 
@@ -38,7 +40,7 @@ class Watch(threading.Thread):
         super().__init__(daemon=True)
         self.world = world
         self.started: list[subprocess.Popen[bytes]] = getattr(fabric.strategy.launcher, "procs", [])
-        self.children: list[subprocess.Popen[bytes]] = []
+        self.children = CHILDREN
         starter, _ = started_by()
         child = not starter and os.environ.get("LOCAL_RANK", "0") != "0"
         self.parent = os.getppid() if starter == "torchrun" or child else None
