@@ -360,6 +360,22 @@ def wfdb(scratch: Path) -> Bench:
     return Bench(seeds, read, (BadSample,), tokens)
 
 
+def vector(scratch: Path) -> Bench:
+    """Features computed elsewhere, as ``.npy`` files."""
+    import numpy as np
+    from modalign_vector.modality import Vector
+
+    wholes = []
+    for kind in ("<f4", "<f8", ">f4", "<f2", "|u1", "<i8"):
+        for version in ((1, 0), (2, 0)):
+            file = io.BytesIO()
+            np.lib.format.write_array(file, np.arange(6).astype(kind), version)
+            wholes.append(file.getvalue())
+    tokens = [b"\x93NUMPY", b"'descr'", b"'|O'", b"'<f4'", b"'fortran_order'", b"(6,)", b"(99999999999,)",
+              b"(-1,)", b"(2,3)", b"{}", b"__import__", b"[('a','<f4')]"]  # fmt: skip
+    return _bench(Vector(), wholes, tokens)
+
+
 BENCHES: dict[str, Callable[[Path], Bench]] = {
     "text": text,
     "image": image,
@@ -381,4 +397,5 @@ BENCHES: dict[str, Callable[[Path], Bench]] = {
         )
     },
     "ecg-wfdb": wfdb,
+    "vector": vector,
 }
