@@ -14,7 +14,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import modalign
 import pytest
+from modalign.tasks.retrieval import Retrieval
 
 Plan = dict[str, Any]
 Write = Callable[..., Path]
@@ -158,6 +160,25 @@ def test_a_failed_run_is_marked(plan: Plan, write_plan: Write, in_tmp: Path, dig
     assert b"max_nonfinite" in errors
     runs, _ = mlflow_points(f"sqlite:///{in_tmp}/mlflow.db")
     assert {run.info.status for run in runs} == {"FAILED"}
+
+
+def test_a_task_that_raises_leaves_the_space(
+    plan: Plan, write_plan: Write, in_tmp: Path, digits: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: Any) -> None:
+        raise RuntimeError("boom in a task")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Retrieval, "run", broken)
+        with pytest.raises(RuntimeError, match="boom"):
+            modalign.align(write_plan(plan), out="run")
+    space = modalign.load("run/space")
+    assert space.modalities == ("image", "text")
+    assert len(space.embed("text", ["one", "two"])) == 2
+    modalign.align(write_plan(plan), out="run", resume=True)
+    modalign.align(write_plan(plan), out="undisturbed")
+    weights = [Path(out, "space/model.safetensors").read_bytes() for out in ("run", "undisturbed")]
+    assert weights[0] == weights[1]
 
 
 def test_resuming_a_finished_run_changes_nothing(plan: Plan, write_plan: Write, in_tmp: Path) -> None:

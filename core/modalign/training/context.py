@@ -139,14 +139,20 @@ class Context:
         folder = self.folder.checkpoints
         save_together(self.fabric, folder, self.step, state, plan.keep, sharded=plan.sharded)
 
-    def write(self) -> None:
-        """The space and the report, as of now."""
+    def write_space(self) -> None:
+        """The space as of now, with what tasks found in it."""
         if not self.fabric.is_global_zero:
             return
         self.folder.check_there()
         self._tell_space()
         self.space.about["results"] = self.metrics_of_tasks()
         self.space.save(self.folder.space)
+
+    def write(self) -> None:
+        """The space and the report, as of now."""
+        self.write_space()
+        if not self.fabric.is_global_zero:
+            return
         write_reports(
             self.folder.path,
             self.space,

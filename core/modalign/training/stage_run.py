@@ -240,6 +240,8 @@ def finish(run: Context, told: Stage, done: Done) -> None:
             "cache": {m: use for m, reader in done.readers.items() if (use := reader.cache_use())},
         }
     )
+    run.tasks = {}
+    run.write_space()  # what was learnt is there, whatever a task does
     run.measure()
     run.stages[-1]["tasks"] = run.metrics_of_tasks()
     metrics = {f"{task}/{k}": v for task, found in run.metrics_of_tasks().items() for k, v in found.items()}
