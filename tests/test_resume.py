@@ -182,8 +182,6 @@ def test_a_task_that_raises_leaves_the_space(
 
 
 def test_resuming_a_finished_run_changes_nothing(plan: Plan, write_plan: Write, in_tmp: Path) -> None:
-    import modalign
-
     file = write_plan(plan)
     modalign.align(file)
     before = {p: p.read_bytes() for p in Path("runs/tiny/space").iterdir()}
