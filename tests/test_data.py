@@ -91,6 +91,7 @@ def test_tables_by_split(tmp_path: Path) -> None:
     files = {"train": "train.parquet", "test": "test.parquet"}
     data = Dataset(Data(tables=files), tmp_path, ["word"], ["word"])
     assert splits(data) == {"train": [0, 1, 2], "test": [3, 4]}
+    assert data.place(4) == (tmp_path / "test.parquet", 1)  # where a person would look
     assert data.cells("word", 4)[0].value == "test"
 
 
@@ -174,6 +175,11 @@ def test_words_that_look_like_nothing_or_numbers_stay_words(tmp_path: Path) -> N
     data = Dataset(Data(table="t.csv"), tmp_path, ["word", "picture"], ["word"])
     assert [[c.value for c in data.cells("word", i)] for i in range(4)] == [["null"], ["NA"], ["7"], []]
     assert data.tables[0].filled("picture").tolist() == [True, True, False, True]
+    (tmp_path / "n.csv").write_text("title,name\n007,8\n,009\n")
+    for stream in (False, True):
+        either = Data(table="n.csv", columns={"word": "title;name"}, stream=stream)
+        data = Dataset(either, tmp_path, ["word"], ["word"])
+        assert [data.cells("word", i)[0].value for i in (0, 1)] == ["007", "009"]
 
 
 @pytest.mark.parametrize("columns", [["word"], ["n", "word"]])

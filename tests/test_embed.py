@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -335,6 +336,69 @@ def test_two_runs_do_not_write_the_same(tmp_path: Path, capsys: pytest.CaptureFi
     first.release()
     second.claim({"space": "x"}, second.earlier(True))
     second.release()
+    shutil.rmtree(first.path)
+    for folder in (first, second):  # both look before either begins
+        assert folder.earlier(False) is None
+    first.claim({"space": "x"}, None)
+    with pytest.raises(UserError, match="another process is writing"):
+        second.claim({"space": "x"}, None)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.parquet.parts"]
+    first.release()
+
+
+def test_out_is_neither_a_folder_nor_what_is_read(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = tmp_path / "t.parquet"
+    shutil.copy(home / "table.parquet", table)
+    before = table.read_bytes()
+    (tmp_path / "folder").mkdir()
+    for given, pattern in (
+        (table, str(table)),
+        (tmp_path / "folder/../t.parquet", str(tmp_path / "*.parquet")),
+    ):
+        assert main(embed(table=pattern, out=given)) == 2
+        assert "would be lost: name another file" in capsys.readouterr().err
+        assert table.read_bytes() == before
+    for given in (tmp_path / "folder", Path()):
+        for values in (["--table", str(table)], ["picture.png"]):
+            assert main(["embed", "run", "image", *values, "--out", str(given)]) == 2
+            assert "is a folder; name a file" in capsys.readouterr().err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["folder", "t.parquet"]
+
+
+def test_files_of_a_folder_keep_their_names(home: Path, tmp_path: Path) -> None:
+    pictures = [row["bytes"] for row in pq.read_table("table.parquet").slice(20, 3)["image"].to_pylist()]
+    for i, picture in enumerate(pictures):
+        (tmp_path / f"pets/{'cat' if i else 'dog'}").mkdir(parents=True, exist_ok=True)
+        (tmp_path / f"pets/{'cat' if i else 'dog'}/{i}.png").write_bytes(picture)
+    for carried, names in (
+        ("png", ["cat/1.png", "cat/2.png", "dog/0.png"]),
+        ("folder", ["cat", "cat", "dog"]),
+    ):
+        out = tmp_path / f"{carried}.parquet"
+        more = ["--column", "png", "--id", carried]
+        assert main([*embed(table=str(tmp_path / "pets"), out=out), *more]) == 0
+        assert pq.read_table(out)[carried].to_pylist() == names
+
+
+def test_ids_of_several_kinds_become_text(home: Path, tmp_path: Path) -> None:
+    words = {"text": ["one", "two"]}
+    kinds: list[list[Any]] = [[2**60 + 1, None], [0.5, 1.0], [{"a": 1}, {"a": 2}], ["x", "y"]]
+    for i, ids in enumerate(kinds):
+        pq.write_table(pa.table({**words, "key": ids}), tmp_path / f"{i}.parquet")
+    out = tmp_path / "out" / "z.parquet"
+    more = ["--id", "key", "--part-rows", "2"]
+    assert main([*embed(table=str(tmp_path / "*.parquet"), out=out, modality="text"), *more]) == 0
+    found = pq.read_table(out)["key"].to_pylist()
+    assert found == [str(2**60 + 1), None, "0.5", "1.0", "{'a': 1}", "{'a': 2}", "x", "y"]
+
+
+def test_small_tables_are_embedded_without_advice(
+    home: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert main(embed(out=tmp_path / "a.parquet")) == 0
+    assert not caplog.records
 
 
 @pytest.mark.parametrize(

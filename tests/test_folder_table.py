@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,11 @@ def test_folders_by_split_and_by_name(pets: Path) -> None:
     assert by.splits["test"].tolist() == [2, 3]
 
 
+def test_class_folders_are_texts(pets: Path) -> None:
+    data = opened(pets.parent, table="pets", columns={"picture": "png;jpg", "word": "folder"})
+    assert [data.cells("word", row)[0].value for row in range(4)] == ["cat", "cat", "dog", "dog"]
+
+
 def test_a_folder_that_is_none(pets: Path) -> None:
     (pets / "empty").mkdir()
     with pytest.raises(UserError, match=r"holds no files such as 1\.png"):
@@ -88,6 +94,19 @@ def test_saved_datasets(tmp_path: Path) -> None:
     assert data.cells("picture", 4)[0].value == b"p0"
     assert data.labels.tolist() == [0, 1, 1, 1, 0]
     assert len(opened(tmp_path, dataset={"name": "one"})) == 3
+    assert data.place(4) == (Path("saved-test"), 1)
+
+
+def test_what_is_mapped_from_disk_is_not_kept(tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    made = datasets.Dataset.from_dict({"picture": [bytes([i]) * 100_000 for i in range(200)]})
+    made.save_to_disk(tmp_path / "large")
+    data = opened(tmp_path, dataset="large")
+    tracemalloc.start()
+    assert sum(len(data.cells("picture", row)[0].value) for row in range(200)) == 20_000_000
+    held, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert held < 2_000_000
 
 
 def test_data_files_and_features_that_decode(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -97,6 +116,12 @@ def test_data_files_and_features_that_decode(tmp_path: Path, monkeypatch: pytest
     pq.write_table(pa.table({"word": ["a", "b"]}), tmp_path / "w.parquet")
     about = {"name": "parquet", "files": {"val": str(tmp_path / "w.parquet")}}
     assert list(opened(tmp_path, dataset=about).splits) == ["val"]
+    monkeypatch.setenv("HERE", str(tmp_path))
+    for file in ("w.parquet", "w*.parquet", "${HERE}/w.parquet", ["w.parquet"]):  # beside the plan
+        about = {"name": "parquet", "files": file}
+        assert len(opened(tmp_path, dataset=about)) == 2
+    resolved = absolute_paths({"data": {"dataset": about}}, tmp_path)
+    assert resolved["data"]["dataset"]["files"] == [str(tmp_path / "w.parquet")]
     (tmp_path / "pics/cat").mkdir(parents=True)
     from PIL import Image
 

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from modalign import UserError
 from modalign.contracts import BadSample, Modality
 from modalign.training.content import Loaded
 from modalign.training.context import Context
@@ -43,6 +44,8 @@ class Numbers(Modality):
             raise BadSample("negative")
         if number == 17 and self.once("killed"):
             os.kill(os.getpid(), signal.SIGKILL)
+        if number == 23 and (self.folder / "vanished").exists():
+            raise UserError("t.parquet: row group 3 cannot be read")
         if number == 19 and (self.folder / "raise").exists():
             raise ZeroDivisionError("a plugin's mistake")
         return number
@@ -125,6 +128,11 @@ def test_other_errors_and_too_many_bad_samples_are_the_runs_own(reader: Reader, 
     with pytest.raises(ZeroDivisionError, match="a plugin's mistake"):
         plain(read_ahead({"number": reader}, rows, 0, 0, 2))
     (tmp_path / "raise").unlink()
+    (tmp_path / "vanished").touch()
+    with pytest.raises(UserError) as caught:
+        plain(read_ahead({"number": reader}, rows, 0, 0, 2))
+    assert str(caught.value) == "t.parquet: row group 3 cannot be read"
+    (tmp_path / "vanished").unlink()
     reader.dataset.max_bad = 0.05
     with pytest.raises(TooManyBad, match=r"negative|quarantine"):
         plain(read_ahead({"number": reader}, rows, 0, 0, 2))

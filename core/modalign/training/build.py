@@ -17,6 +17,7 @@ from modalign.space import Space, SpaceModality
 from modalign.spec import Spec
 
 from .checks import Prepared, modality_component
+from .hub_dataset import each_file, found
 from .plan import ModalityPlan, Plan, StagePlan
 from .rng import seeded
 from .stage import hash_parts
@@ -133,6 +134,9 @@ def absolute_paths(plan: Any, folder: Path) -> Any:
     def absolute(path: str) -> str:
         return path if path.startswith(("${", "~")) else str(folder.absolute() / path)
 
+    def absolute_file(file: str) -> str:
+        return file if file.startswith(("${", "~")) else found(file, folder.absolute())
+
     def walk(value: Any, inside_data: bool) -> Any:
         if isinstance(value, list):
             return [walk(v, inside_data) for v in value]
@@ -146,6 +150,8 @@ def absolute_paths(plan: Any, folder: Path) -> Any:
             dataset = done.get("dataset")
             if isinstance(dataset, dict) and (folder / str(dataset.get("name"))).is_dir():
                 done["dataset"] = {**dataset, "name": absolute(str(dataset["name"]))}
+            elif isinstance(dataset, dict) and dataset.get("files"):
+                done["dataset"] = {**dataset, "files": each_file(dataset["files"], absolute_file)}
             if isinstance(done.get("tables"), dict):
                 done["tables"] = {split: absolute(path) for split, path in done["tables"].items()}
         return done

@@ -55,6 +55,12 @@ class Dataset:
             index -= 1
         return self.tables[index], row - self.offsets[index]
 
+    def place(self, row: int) -> tuple[Path, int]:
+        """The file, or the pattern of files, that holds a row, and its number there."""
+        table, local = self.locate(row)
+        path, rows = next((path, rows) for path, rows in table.places() if local in rows)
+        return path, local - rows.start
+
     def cells(self, modality: str, row: int) -> list[Cell]:
         table, local = self.locate(row)
         return table.cells(modality, local)

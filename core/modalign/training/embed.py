@@ -22,6 +22,7 @@ from modalign.space_files import load
 from .embedding import local, ray_engine
 from .embedding.embedder import Embedder
 from .embedding.merge import merge
+from .embedding.out import check_out
 from .embedding.parts import SPACE, PartsFolder
 from .embedding.prepare import How, Prepared, What, devices, prepare
 from .job import RunFailed
@@ -32,7 +33,12 @@ log = logging.getLogger("modalign")
 def embed_values(
     space: str, modality: str, values: Sequence[str], out: Path, batch_size: int = 64, device: str = "auto"
 ) -> int:
-    """One row per value: ``value``, ``embedding``. Returns their number."""
+    """One row per value: ``value``, ``embedding``. Returns their number.
+
+    Raises:
+        UserError: if the space or the modality is not there, or ``out`` is a folder.
+    """
+    out = check_out(out)
     vectors = load(space, devices(device)[0]).embed(modality, values, batch_size)
     embedding = pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1).numpy()), vectors.shape[1])
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -56,13 +62,13 @@ def embed_table(
     Returns what it took: ``rows``, ``unreadable``, ``seconds``, …
 
     Raises:
-        UserError: if the space, the modality, the table, a column, a device or a cluster is not there, or
-            the run to go on with was another.
+        UserError: if the space, the modality, the table, a column, a device or a cluster is not there, the
+            run to go on with was another, or ``out`` is a folder or part of the table.
         RunFailed: if a part cannot be embedded; ``resume`` goes on.
         KeyboardInterrupt: when it was interrupted; likewise.
     """
     began = time.perf_counter()
-    out = out.absolute()
+    out = check_out(out, what.table)
     folder = PartsFolder(out)
     earlier = folder.earlier(how.resume)
     with ExitStack() as stack:

@@ -53,7 +53,7 @@ def read_folder(folder: Path, texts: Iterable[str] = ()) -> pa.Table:
     if not rows:
         raise UserError(f"the folder {folder} holds no files such as 1.png and 1.txt")
     endings = sorted({ending for row in rows.values() for ending in row})
-    for column in {name for text in texts for name in column_names(text, endings)}:
+    for column in {name for text in texts for name in column_names(text, endings)} - {FOLDER}:
         for row in rows.values():
             if column in row:
                 row[column] = _text(folder / row[column])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import glob
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,26 @@ from .table_files import Part, expanded
 
 PICKLES = ("pandas",)
 """Formats of the library that, in some of its versions, unpickle their files."""
+
+
+def each_file(files: Any, change: Callable[[str], str]) -> Any:
+    """Names of data files, alone, in lists or by split, each of them changed."""
+    if isinstance(files, list):
+        return [each_file(one, change) for one in files]
+    if isinstance(files, dict):
+        return {split: each_file(one, change) for split, one in files.items()}
+    return change(files) if isinstance(files, str) else files
+
+
+def found(file: str, folder: Path) -> str:
+    """A data file, or a pattern of some, in ``folder``; or as it is: it lies in the dataset's own folder.
+
+    Raises:
+        UserError: if a variable is not set.
+    """
+    name = expanded(file)
+    there = "://" not in name and any(glob.iglob(name, root_dir=folder, recursive=True))
+    return str(folder / name) if there else name
 
 
 def read_dataset(wanted: HubDataset, folder: Path) -> list[Part]:
@@ -36,7 +58,8 @@ def read_dataset(wanted: HubDataset, folder: Path) -> list[Part]:
             loaded: Any = datasets.load_from_disk(str(local))
         else:
             name = str(local) if local.is_dir() else wanted.name
-            options = {"data_files": wanted.files, "revision": wanted.revision}
+            files = each_file(wanted.files, lambda file: found(file, folder.absolute()))
+            options = {"data_files": files, "revision": wanted.revision}
             loaded = datasets.load_dataset(
                 name, wanted.config, **{k: v for k, v in options.items() if v is not None}
             )

@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from modalign.errors import UserError
+
 from .content import Loaded
 from .reader import Reader
 
@@ -29,7 +31,11 @@ class Notes:
         self.found.append(note)  # type: ignore[arg-type]
 
 
-class RowReader(Dataset[tuple[dict[str, Loaded], list[Note]]]):
+Read = tuple[dict[str, Loaded] | Exception, list[Note]]
+"""A batch, or why the table itself could not be read; and what could not be read of it."""
+
+
+class RowReader(Dataset[Read]):
     """Loads the rows it is asked for, by modality, and says which could not be read."""
 
     def __init__(self, readers: Mapping[str, Reader], epoch: int) -> None:
@@ -39,8 +45,12 @@ class RowReader(Dataset[tuple[dict[str, Loaded], list[Note]]]):
             reader.quarantine = self.notes  # type: ignore[assignment]
             reader.keep_nothing()
 
-    def __getitem__(self, rows: np.ndarray) -> tuple[dict[str, Loaded], list[Note]]:
-        loaded = {m: reader.load(rows, self.epoch) for m, reader in self.readers.items()}
+    def __getitem__(self, rows: np.ndarray) -> Read:
+        loaded: dict[str, Loaded] | Exception
+        try:
+            loaded = {m: reader.load(rows, self.epoch) for m, reader in self.readers.items()}
+        except (UserError, OSError) as error:  # raised here, its traceback would be part of the message
+            loaded = error
         notes, self.notes.found = self.notes.found, []
         return loaded, notes
 
@@ -71,6 +81,8 @@ def read_ahead(
             for loaded, notes in loader:
                 for note in notes:
                     readers[note[2]].quarantine.add(*note)
+                if isinstance(loaded, Exception):
+                    raise loaded
                 first += 1
                 yield loaded
             return

@@ -63,7 +63,9 @@ class Reader:
         self._rows: FeatureRows | None = None
         self._cells: Counter[Path] = Counter()  # a table may be there twice
         for table in dataset.tables:
-            self._cells[table.path] += int(table.filled(name).sum())
+            filled = table.filled(name)
+            for path, rows in table.places():
+                self._cells[path] += int(filled[rows.start : rows.stop].sum())
 
     def _cache_name(self) -> tuple[str, dict[str, Any]]:
         entry, encoder = self.space.entry(self.name), self.space.encoder(self.name)
@@ -117,9 +119,8 @@ class Reader:
         return [cell for cell in cells if cell.key not in self._bad]
 
     def _note(self, row: int, reason: str) -> None:
-        table, local = self.dataset.locate(row)
-        cells = self._cells[table.path]
-        self.quarantine.add(str(table.path), local, self.name, reason, cells, self.dataset.max_bad)
+        path, local = self.dataset.place(row)
+        self.quarantine.add(str(path), local, self.name, reason, self._cells[path], self.dataset.max_bad)
 
     def _memo(self, key: bytes, item: Any) -> None:
         size = (

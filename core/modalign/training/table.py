@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import logging
 from collections.abc import Iterable
 from pathlib import Path
@@ -41,8 +42,13 @@ class Table:
         modalities = list(modalities)
         self.literal = set(literal)
         named = source.columns or {m: m for m in modalities}
-        parts = read_parts(source, folder, [c for m, c in named.items() if m in self.literal], split)
+        texts = [one for m, c in named.items() if m in self.literal for one in c.split(";")]
+        parts = read_parts(source, folder, texts, split)
         self.path = parts[0].path
+        starts = [0, *itertools.accumulate(len(part.arrow) for part in parts)]
+        self._places = [
+            (part.path, range(a, b)) for part, (a, b) in zip(parts, itertools.pairwise(starts), strict=True)
+        ]
         self.roots = [part.root for part in parts for _ in range(len(part.arrow))]
         try:
             self.arrow = pa.concat_tables([part.arrow for part in parts], promote_options="permissive")
@@ -61,6 +67,7 @@ class Table:
         else:
             self.splits = ["train"] * len(self.arrow)
         self._cells: dict[tuple[str, int], list[Cell]] = {}
+        self._keeps = source.dataset is None  # those lie on disk, and may be larger than memory
 
     def __len__(self) -> int:
         return len(self.splits)
@@ -68,6 +75,10 @@ class Table:
     @property
     def column_names(self) -> list[str]:
         return list(self.arrow.column_names)
+
+    def places(self) -> list[tuple[Path, range]]:
+        """Its files, and the rows that each holds."""
+        return self._places
 
     def split_rows(self) -> dict[str, np.ndarray | range]:
         """Row numbers by split, rising."""
@@ -116,7 +127,8 @@ class Table:
                 known = [Cell(v) for v in found]
                 if known:
                     break
-            self._cells[modality, row] = known
+            if self._keeps:
+                self._cells[modality, row] = known
         return known
 
     def size(self, modality: str, row: int) -> int:

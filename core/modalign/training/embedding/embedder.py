@@ -119,8 +119,8 @@ class Embedder:
                 try:
                     items.append(self.reader.read(cell))
                 except BadSample as bad:
-                    table, local = self.dataset.locate(row)
-                    reading.bad.append((str(table.path), local, " ".join(str(bad).split())))
+                    path, local = self.dataset.place(row)
+                    reading.bad.append((str(path), local, " ".join(str(bad).split())))
                     continue
                 rows.append(row)
                 values.append(value)
@@ -141,6 +141,8 @@ class Embedder:
                         f"row {row}: '{self.job.carried}' holds a list; --id takes a column of single values"
                     )
                 value = values[0] if values else None
+                if isinstance(value, Path):
+                    value = os.path.relpath(value, self.dataset.place(row)[0])
             for cell in self.dataset.cells(self.job.modality, row):
                 yield row, value, cell.value
 

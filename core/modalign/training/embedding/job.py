@@ -6,6 +6,7 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
+from modalign.errors import UserError
 from modalign.plugin import loader
 from modalign.space import Space
 from modalign.space_files import CONFIG, WEIGHTS
@@ -13,6 +14,7 @@ from modalign.space_files import CONFIG, WEIGHTS
 from ..build import versions
 from ..data import Dataset
 from ..data_plan import Data
+from ..shards.files import TAR
 from ..table_files import expanded
 
 ID = " id"
@@ -67,9 +69,13 @@ def open_dataset(
         UserError: if the table or a column is not there.
     """
     columns = {modality: column, **({ID: carried} if carried else {})}
+    if carried == column and TAR in table:
+        raise UserError(f"--id {carried} is what is embedded; name another column, such as txt or json.id")
     on_disk = not (folder / expanded(table)).is_dir()  # a folder's list of files is in memory
     data = Data(table=table, columns=columns, max_bad=1.0, stream=on_disk, window=1)
-    return Dataset(data, folder, list(columns), [ID, modality] if literal else [ID])
+    # What is carried along from a folder is a file's path, not what it holds.
+    texts = [*([ID] if on_disk else []), *([modality] if literal else [])]
+    return Dataset(data, folder, list(columns), texts)
 
 
 def space_digest(folder: Path) -> str:

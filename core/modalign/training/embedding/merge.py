@@ -53,7 +53,7 @@ def merge(
             for part in parts:
                 table = pq.ParquetFile(part_path(folder, part)).read()
                 if len(table):
-                    whole.write_table(table.cast(types), row_group_size=len(table))
+                    whole.write_table(_fitted(table, types), row_group_size=len(table))
         file.flush()
         os.fsync(file.fileno())  # before anybody removes the parts
     os.replace(new, out)
@@ -66,12 +66,28 @@ def merge(
 
 
 def _unified(types: pa.Schema, own: pa.Schema) -> pa.Schema:
-    """A schema for both; parts whose carried values have nothing in common become text."""
+    """A schema for both; carried values become text where no type holds all of them as they are."""
+    carried = [name for name in types.names if name not in ("row", "embedding")]
+    kinds = [schema.field(name).type for schema in (types, own) for name in carried]
+    mixed = any(map(pa.types.is_floating, kinds)) and any(map(pa.types.is_integer, kinds))
     try:
-        return pa.unify_schemas([types, own], promote_options="permissive")
+        if not mixed:
+            return pa.unify_schemas([types, own], promote_options="permissive")
     except pa.ArrowException:
-        (name,) = {*types.names} - {"row", "embedding"}
-        return types.set(types.get_field_index(name), pa.field(name, pa.string()))
+        pass
+    return types.set(types.get_field_index(carried[0]), pa.field(carried[0], pa.string()))
+
+
+def _fitted(table: pa.Table, types: pa.Schema) -> pa.Table:
+    """A part's table with the types of all parts."""
+    columns = []
+    for column, field in zip(table.columns, types, strict=True):
+        if pa.types.is_string(field.type) and not pa.types.is_string(column.type):
+            texts = [None if value is None else str(value) for value in column.to_pylist()]
+            columns.append(pa.array(texts, pa.string()))
+        else:
+            columns.append(column.cast(field.type))
+    return pa.table(columns, types)
 
 
 def _first_of_row(bad: Bad) -> Iterator[tuple[str, int, str]]:

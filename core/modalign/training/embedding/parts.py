@@ -99,23 +99,27 @@ class PartsFolder:
                 f"or begin anew after: rm -r {self.path}"
             )
         if earlier is None:  # whoever is killed here leaves a folder that nobody takes for a run
-            new = self.path.with_name(f".{self.path.name}.new")
-            shutil.rmtree(new, ignore_errors=True)
+            new = self.path.with_name(f".{self.path.name}.{uuid.uuid4().hex[:8]}")
             new.mkdir(parents=True)
             write_json(new / MANIFEST, manifest)
-            os.replace(new, self.path)
+            try:
+                os.replace(new, self.path)
+            except OSError:  # another run has begun since this one looked
+                shutil.rmtree(new)
+                raise self._taken() from None
         lock = (self.path / LOCK).open("w")
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             lock.close()
-            raise UserError(
-                f"another process is writing {self.path}; wait for it, or choose another --out"
-            ) from None
+            raise self._taken() from None
         self._lock = lock
         write_json(self.path / MANIFEST, manifest)
         for left in self.path.glob(".part-*"):
             left.unlink()
+
+    def _taken(self) -> UserError:
+        return UserError(f"another process is writing {self.path}; wait for it, or choose another --out")
 
     def done(self, parts: range) -> set[int]:
         """Which parts are finished; damaged ones are not."""

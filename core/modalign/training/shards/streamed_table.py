@@ -23,6 +23,8 @@ from .shard import Shard, every
 from .tar_shard import JSON, TarShard
 
 log = logging.getLogger("modalign")
+MANY = 4096
+"""Rows of a block above which smaller ones would help."""
 WINDOW_BYTES = 256 * 2**20
 """Blocks that are shuffled together take no more than this, unless one alone does."""
 
@@ -48,7 +50,7 @@ class StreamedTable:
         modalities = list(modalities)
         files = shard_files(path, folder)
         named = source.columns or {m: m for m in modalities}
-        self.texts = {c for m, c in named.items() if m in self.literal}
+        self.texts = {one for m, c in named.items() if m in self.literal for one in (c, *c.split(";"))}
         self.shards = [open_shard(file, self.texts) for file in files]
         self.path = folder / Path(path)
         self.roots = [folder / source.root if source.root else file.parent for file in files]
@@ -65,7 +67,7 @@ class StreamedTable:
         """``(blocks + 1,)``: the first row of every block, and the number of rows."""
         self._first = self.starts.tolist()
         self.window = source.window
-        if max(counts, default=0) > 4 * self.window:
+        if max(counts, default=0) > max(4 * self.window, MANY):
             log.warning(
                 "%s: blocks of %d rows are read whole; row groups of about 1,000 rows take less memory",
                 self.path.name,
@@ -82,6 +84,10 @@ class StreamedTable:
 
     def __len__(self) -> int:
         return int(self.starts[-1])
+
+    def places(self) -> list[tuple[Path, range]]:
+        """What it is called, and its rows."""
+        return [(self.path, range(len(self)))]
 
     def split_rows(self) -> dict[str, np.ndarray | range]:
         """Row numbers by split, rising."""
