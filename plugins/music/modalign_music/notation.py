@@ -16,8 +16,10 @@ from modalign import BadSample
 from .claims import check_number, parsed_xml, unzipped
 from .write_abc import abc_of_score
 
-MAX_READ = 60_000
-"""XML elements or Humdrum tokens that music21 is given: what one read may cost."""
+MAX_ELEMENTS, MAX_TOKENS = 60_000, 30_000
+"""Of XML and of Humdrum, that music21 is given: what one read may cost, some ten seconds."""
+_TANDEM = 10
+"""Tokens that one of a line of clefs, keys or metres counts for: music21 takes so much longer over them."""
 _ONE = threading.Lock()  # standard error is the process's own
 _SPINES, _TOKEN = 128, 200
 _METRE = re.compile(r"\*M(\d+)/(\d+)")
@@ -41,7 +43,7 @@ def abc_of_musicxml(content: bytes, limit: int) -> str:
     root[:] = [child for child in root if child.tag == "part-list"] + parts
     for element in root.iter():
         check_number(element.tag, element.text or "")
-    _check_size(sum(1 for _ in root.iter()), "elements")
+    _check_size(sum(1 for _ in root.iter()), MAX_ELEMENTS, "elements")
 
     def load() -> Any:
         from music21.musicxml.xmlToM21 import MusicXMLImporter
@@ -73,7 +75,8 @@ def abc_of_humdrum(text: str, limit: int) -> str:
             lines.append("\t".join(["*-"] * (line.count("\t") + 1)))
             break
         lines.append(line)
-    _check_size(sum(line.count("\t") + 1 for line in lines), "tokens")
+    tokens = sum((line.count("\t") + 1) * (_TANDEM if line.startswith("*") else 1) for line in lines)
+    _check_size(tokens, MAX_TOKENS, "tokens")
 
     def load() -> Any:
         from music21.humdrum.spineParser import HumdrumDataCollection
@@ -95,6 +98,6 @@ def _abc(load: Callable[[], Any], kind: str, limit: int) -> str:
         raise BadSample(f"not readable {kind}: music21 stopped with {type(error).__name__}") from None
 
 
-def _check_size(count: int, what: str) -> None:
-    if count > MAX_READ:
-        raise BadSample(f"holds {count} {what} in the measures to read, more than {MAX_READ}")
+def _check_size(count: int, most: int, what: str) -> None:
+    if count > most:
+        raise BadSample(f"holds {count} {what} in the measures to read, more than {most}")

@@ -141,6 +141,15 @@ def test_a_file_is_read_from_its_path(tmp_path):
         Score().read(tmp_path / "d.abc")
 
 
+def test_what_takes_long_to_read_is_refused_before():
+    """A few kB of keys, over which music21 would sit for half a minute."""
+    key = "*k[f#]\t*k[f#]\t*\n"
+    assert key in KERN
+    with pytest.raises(BadSample, match="tokens in the measures to read, more than 30000"):
+        Score().read(KERN.replace(key, key * 1500).encode())
+    assert Score().read(KERN.replace(key, key * 20).encode())
+
+
 def test_words_in_a_file_never_come_through():
     for content in (XML, KERN, TUNE):
         assert "we" not in "".join(Score().read(content.encode()))
