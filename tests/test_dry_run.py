@@ -21,7 +21,7 @@ from modalign.training import stage_probe
 from modalign.training.dry_run import duration, predict, size
 from modalign.training.live_memory import LiveMemory
 from modalign.training.prediction import StepCost
-from modalign.training.probe import Sizes, grow
+from modalign.training.probe import Sizes, StepProbe, grow
 
 Plan = dict[str, Any]
 Write = Callable[..., Path]
@@ -182,6 +182,24 @@ def test_overrides_and_wrong_plans(plan: Plan, write_plan: Write, capsys: pytest
     assert b.steps == 3.5 * a.steps
     assert main(["align", str(file), "--dry-run", "fabric.accelerator=abacus"]) == 2
     assert "abacus" in capsys.readouterr().err
+
+
+def test_matrices_are_multiplied_as_the_run_will(
+    plan: Plan, monkeypatch: pytest.MonkeyPatch, in_tmp: Path
+) -> None:
+    del plan["modalities"]["audio"], plan["stages"][1], plan["tasks"][:]
+    seen = []
+    step = StepProbe.step
+
+    def noted(probe: StepProbe, count: int) -> None:
+        seen.append(torch.get_float32_matmul_precision())
+        step(probe, count)
+
+    monkeypatch.setattr(StepProbe, "step", noted)
+    before = torch.get_float32_matmul_precision()
+    predict({**plan, "speed": {"tf32": True}})
+    assert set(seen) == {"high"}
+    assert torch.get_float32_matmul_precision() == before
 
 
 def test_live_memory_counts_what_is_alive() -> None:

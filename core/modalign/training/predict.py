@@ -24,6 +24,7 @@ from .plan_file import read_plan
 from .prediction import StagePrediction
 from .quarantine import Quarantine, TooManyBad
 from .run_folder import RunFolder
+from .speed import matrix_products
 from .stage import trained_parts
 from .stage_probe import StageProbe
 
@@ -45,6 +46,11 @@ def predict(
 
 def predict_stages(prepared: Prepared) -> tuple[list[StagePrediction], Space]:
     """The same of a plan that is checked already, and the space it would train, as it begins."""
+    with matrix_products(prepared.plan):
+        return _predicted(prepared)
+
+
+def _predicted(prepared: Prepared) -> tuple[list[StagePrediction], Space]:
     fabric = _one_device(prepared.plan.fabric)
     free = _free(fabric.device)
     encoders = build_encoders(prepared.plan)
