@@ -184,6 +184,22 @@ def test_overrides_and_wrong_plans(plan: Plan, write_plan: Write, capsys: pytest
     assert "abacus" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("wrong", ["strategy=dpp", "strategy=deepspeed", "accelerator=abacus"])
+def test_devices_that_a_run_refuses_are_refused_alike(
+    plan: Plan, write_plan: Write, in_tmp: Path, capsys: pytest.CaptureFixture[str], wrong: str
+) -> None:
+    file, said = write_plan(plan), []
+    for more in ([], ["--dry-run"]):
+        assert main(["align", str(file), f"fabric.{wrong}", *more]) == 2
+        found = capsys.readouterr()
+        assert "it fits" not in found.out
+        said.append(found.err)
+    assert said[0] == said[1]
+    assert said[0].count("\n") == 1
+    assert wrong.partition("=")[2] in said[0].lower()
+    assert not Path("runs").exists()
+
+
 def test_matrices_are_multiplied_as_the_run_will(
     plan: Plan, monkeypatch: pytest.MonkeyPatch, in_tmp: Path
 ) -> None:

@@ -31,6 +31,7 @@ def build_fabric(plan: FabricPlan) -> Fabric:
     from lightning_fabric import Fabric
 
     given: dict[str, Any] = plan.model_dump(exclude={"timeout"})
+    _check_strategy(plan.strategy)
     try:
         if plan.strategy == FSDP:
             from lightning_fabric.strategies import ModelParallelStrategy
@@ -44,6 +45,16 @@ def build_fabric(plan: FabricPlan) -> Fabric:
         raise UserError(f"fabric: {error}") from error
     check_processes(plan, getattr(fabric.strategy, "num_processes", 1))
     return fabric
+
+
+def _check_strategy(name: str) -> None:
+    """Fabric's own message names some strategies and tells of a class to pass, which no plan can."""
+    from lightning_fabric.strategies import STRATEGY_REGISTRY
+
+    if name.lower() not in ("auto", *STRATEGY_REGISTRY.available_strategies()):
+        raise UserError(
+            f"fabric.strategy: there is no '{name}': write auto, ddp or fsdp, or another that Fabric knows"
+        )
 
 
 def launch(fabric: Fabric, timeout: float) -> None:

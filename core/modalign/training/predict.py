@@ -18,6 +18,7 @@ from modalign.space_files import load
 from .build import build_encoders, build_space, enter_stage
 from .checks import Prepared, check_widths, prepare
 from .context import Context
+from .fabric import build_fabric
 from .job import RunFailed
 from .plan import FabricPlan, Plan
 from .plan_file import read_plan
@@ -46,6 +47,7 @@ def predict(
 
 def predict_stages(prepared: Prepared) -> tuple[list[StagePrediction], Space]:
     """The same of a plan that is checked already, and the space it would train, as it begins."""
+    build_fabric(prepared.plan.fabric)  # what the run would refuse; nothing is started
     with matrix_products(prepared.plan):
         return _predicted(prepared)
 
