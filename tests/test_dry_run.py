@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
 import sys
+import tarfile
 import textwrap
 import time
 from collections.abc import Callable
@@ -38,10 +40,29 @@ def everything(*folders: Path) -> dict[str, tuple[int, int]]:
     return {str(f): (f.stat().st_size, f.stat().st_mtime_ns) for f in files}
 
 
+def as_archive(plan: Plan, path: Path) -> Plan:
+    """The same plan, its rows in a tar archive that is streamed."""
+    import pyarrow.parquet as pq
+
+    rows = pq.read_table(plan["data"]["table"]).to_pylist()
+    with tarfile.open(path, "w") as archive:
+        for i, row in enumerate(rows):
+            cells = {"png": row["image"]["bytes"], "txt": row["text"][0].encode()}
+            for ending, data in {**cells, "wav": row["audio"]["bytes"]}.items():
+                about = tarfile.TarInfo(f"{i:05d}.{ending}")
+                about.size = len(data)
+                archive.addfile(about, io.BytesIO(data))
+    columns = {"image": "png", "text": "txt", "audio": "wav"}
+    return {**plan, "data": {"table": str(path), "columns": columns}, "tasks": []}
+
+
+@pytest.mark.parametrize("kind", ["table", "archive"])
 def test_nothing_is_written_and_it_is_quick(
-    plan: Plan, write_plan: Write, in_tmp: Path, capsys: pytest.CaptureFixture[str]
+    plan: Plan, write_plan: Write, in_tmp: Path, capsys: pytest.CaptureFixture[str], kind: str
 ) -> None:
     plan["track"] = {"uri": "sqlite:///mlflow.db"}
+    if kind == "archive":
+        plan = as_archive(plan, in_tmp / "digits.tar")
     file, cache = write_plan(plan), Path(os.environ["MODALIGN_CACHE"])
     before, started = everything(in_tmp, cache), time.perf_counter()
     assert main(["align", str(file), "--dry-run"]) == 0

@@ -7,14 +7,11 @@ from collections.abc import Iterable
 
 from modalign import report
 from modalign.space import Space
-from modalign.space_files import load
 
-from .checks import prepare
 from .data import Dataset
 from .health import health
 from .peek import Encoding
-from .plan_file import read_plan
-from .predict import predict, predict_stages
+from .predict import checked, predict, predict_stages
 from .prediction import StagePrediction
 
 __all__ = ["describe", "predict"]
@@ -26,7 +23,7 @@ def describe(plan: str | os.PathLike[str], overrides: Iterable[str] = (), start:
     Raises:
         UserError: if anything is wrong with it.
     """
-    prepared = prepare(read_plan(plan, overrides), load(start) if start else None)
+    prepared = checked(plan, overrides, start)
     stages, space = predict_stages(prepared)
     parts = [report.columns(overview(stages)), *(report.columns(details(stage)) for stage in stages)]
     parts += [report.columns(state(dataset, space)) for dataset in prepared.datasets.values()]

@@ -25,6 +25,7 @@ from .plan_file import read_plan
 from .prediction import StagePrediction
 from .quarantine import Quarantine, TooManyBad
 from .run_folder import RunFolder
+from .shards.tar_index import nothing_kept
 from .speed import matrix_products
 from .stage import trained_parts
 from .stage_probe import StageProbe
@@ -42,7 +43,21 @@ def predict(
     Raises:
         UserError: if anything is wrong with it.
     """
-    return predict_stages(prepare(read_plan(plan, overrides), load(start) if start else None))[0]
+    return predict_stages(checked(plan, overrides, start))[0]
+
+
+def checked(
+    plan: str | os.PathLike[str] | dict[str, Any] | Plan,
+    overrides: Iterable[str] = (),
+    start: str | None = None,
+) -> Prepared:
+    """A plan that nothing speaks against, and its tables, of which nothing is kept on disk.
+
+    Raises:
+        UserError: if anything is wrong with it.
+    """
+    with nothing_kept():
+        return prepare(read_plan(plan, overrides), load(start) if start else None)
 
 
 def predict_stages(prepared: Prepared) -> tuple[list[StagePrediction], Space]:

@@ -9,6 +9,9 @@ import os
 import re
 import tarfile
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +30,17 @@ MOST_ENDINGS = 64
 META = re.compile(r"__[^/]*__(/|$)")
 """Names of files that are about an archive, no samples of it."""
 FORM = 1
+_keeping = ContextVar("_keeping", default=True)
+
+
+@contextmanager
+def nothing_kept() -> Iterator[None]:
+    """Inside, what is found in archives is not written to disk."""
+    before = _keeping.set(False)
+    try:
+        yield
+    finally:
+        _keeping.reset(before)
 
 
 @dataclass(frozen=True)
@@ -60,7 +74,8 @@ def tar_index(path: Path) -> TarIndex:
         pass
     index = scan(path)
     try:
-        _keep(stem, index)
+        if _keeping.get():
+            _keep(stem, index)
     except OSError as error:
         log.warning("the index of %s could not be kept and will be made again: %s", path.name, error)
     return index
