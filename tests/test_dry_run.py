@@ -103,6 +103,16 @@ def test_counts_are_those_of_the_run_and_the_cache_is_known(plan: Plan, in_tmp: 
     assert (text.samples, text.cached, text.disk) == (20, 20, 0)
 
 
+def test_shards_are_predicted_as_they_are_read(plan: Plan, in_tmp: Path) -> None:
+    """By every step anew: neither features nor items are kept."""
+    table, archive = predict(plan)[0], predict(as_archive(plan, in_tmp / "digits.tar"))
+    assert table.encodings[0].items == 120 * 8 * 8 * 3
+    for stage in archive:
+        assert [(e.cached, e.disk, e.memory, e.items) for e in stage.encodings] == [(0, 0, 0, 0)] * 2
+        assert stage.encode_seconds == 0.0
+        assert stage.memory["data"] < 1e6
+
+
 CHILD = """
     import json, re, sys
     from pathlib import Path

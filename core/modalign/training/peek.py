@@ -41,6 +41,7 @@ class Encoding:
         disk: bytes that the cache grows by.
         memory: bytes at the peak of encoding one chunk.
         items: bytes of decoded items that stay in memory.
+        again: whether they are not kept anywhere, so that every step reads its own and nothing comes before.
     """
 
     modality: str
@@ -51,11 +52,12 @@ class Encoding:
     disk: int
     memory: int
     items: int
+    again: bool = False
 
     @property
     def seconds(self) -> float:
-        """To read and encode all that is not cached, on one process."""
-        return self.each * (self.samples - self.cached)
+        """To read and encode all that is not cached, on one process, beside what the steps themselves do."""
+        return 0.0 if self.again else self.each * (self.samples - self.cached)
 
 
 def peeking(reader: Reader) -> Reader:
@@ -89,7 +91,8 @@ def look(reader: Reader, rows: Sequence[int], total: int, seconds: float) -> Enc
     cost = _cost(reader, new[: 4 * CHUNK], seconds / 2)
     items = min(MEMO_BYTES, round(cost.item * (samples if cache is None else fresh) / views))
     if cache is None:
-        return Encoding(reader.name, samples, 0, exact, cost.seconds, 0, 0, items)
+        again = reader.dataset.streamed
+        return Encoding(reader.name, samples, 0, exact, cost.seconds, 0, 0, items, again)
     disk = round(cost.disk * fresh)
     return Encoding(reader.name, samples, samples - fresh, exact, cost.seconds, disk, cost.memory, items)
 
@@ -126,8 +129,7 @@ def _cost(reader: Reader, cells: list[tuple[Cell, int]], seconds: float) -> _Cos
         took = time.perf_counter() - started
         if took > seconds / 2:
             break
-    room = MEMO_BYTES - reader._room
-    return _Cost(took / count, disk / count, room / max(1, len(reader._items)), round(peak))
+    return _Cost(took / count, disk / count, reader.held() / max(1, len(reader._items)), round(peak))
 
 
 def _encode(reader: Reader, cells: Sequence[tuple[Cell, int]]) -> int:

@@ -122,14 +122,12 @@ class Reader:
         path, local = self.dataset.place(row)
         self.quarantine.add(str(path), local, self.name, reason, self._cells[path], self.dataset.max_bad)
 
+    def held(self) -> int:
+        """Bytes of the decoded items in memory."""
+        return sum(map(_size, self._items.values()))
+
     def _memo(self, key: bytes, item: Any) -> None:
-        size = (
-            item.nbytes
-            if isinstance(item, Tensor | np.ndarray)
-            else len(item)
-            if hasattr(item, "__len__")
-            else 64
-        )
+        size = _size(item)
         if size <= self._room:
             self._room -= size
             self._items[key] = item
@@ -267,3 +265,10 @@ class Reader:
 
     def _generator(self, *what: object) -> torch.Generator:
         return torch.Generator().manual_seed(seed_of(self.seed, self.name, *what))
+
+
+def _size(item: Any) -> int:
+    """Bytes of a decoded item, about."""
+    if isinstance(item, Tensor | np.ndarray):
+        return int(item.nbytes)
+    return len(item) if hasattr(item, "__len__") else 64

@@ -66,7 +66,11 @@ class StageProbe:
         self.readers = {
             m: peeking(
                 run.reader(
-                    self.dataset, m, frozen=f"encoder:{m}" not in trained, augmented=stage.closed_form is None
+                    self.dataset,
+                    m,
+                    frozen=f"encoder:{m}" not in trained,
+                    augmented=stage.closed_form is None,
+                    cached=not self.epochs.streamed,
                 )
             )
             for m in stage.align
