@@ -19,7 +19,7 @@ import psutil
 import pytest
 import torch
 from modalign.cli.main import main
-from modalign.training import stage_probe
+from modalign.training import probe, stage_probe
 from modalign.training.dry_run import duration, predict, size
 from modalign.training.live_memory import LiveMemory
 from modalign.training.prediction import StepCost
@@ -238,9 +238,9 @@ def test_matrices_are_multiplied_as_the_run_will(
     seen = []
     step = StepProbe.step
 
-    def noted(probe: StepProbe, count: int) -> None:
+    def noted(self: StepProbe, count: int) -> None:
         seen.append(torch.get_float32_matmul_precision())
-        step(probe, count)
+        step(self, count)
 
     monkeypatch.setattr(StepProbe, "step", noted)
     before = torch.get_float32_matmul_precision()
@@ -277,8 +277,60 @@ def test_lines_through_what_was_measured() -> None:
     assert step.largest(64, 100) is None
     seen = []
     found = grow(lambda n: seen.append(torch.ones(n)), 48, 10.0, 1e9)
-    assert [n for n, *_ in found.points] == [8, 16, 32, 48]
+    assert [n for n, *_ in found.points] == [8, 48]
     assert found.memory(48) == 4 * 48
+    assert found.memory(24) == pytest.approx(4 * 24)
+
+
+def test_noise_in_a_short_measurement_is_not_multiplied() -> None:
+    """A step costs something before its first row, so no row costs more than its share of a step."""
+    noisy = Sizes(((8, 0.0, 0.039), (16, 0.0, 0.145)))
+    assert noisy.seconds(16) == 0.145
+    assert noisy.seconds(128) == pytest.approx(0.145 + 112 * 0.039 / 8)
+
+
+def test_what_calling_losses_costs_does_not_grow_with_the_batch() -> None:
+    """What is compared with all does, as its square."""
+
+    def step(pair: float) -> StepCost:
+        losses = Sizes(tuple((n, 0.0, 0.002 + pair * n**2) for n in (128, 512)), power=2)
+        return StepCost(Sizes(((8, 0.0, 0.1), (64, 0.0, 0.8))), losses, 0, 0, batch=4096, local=64)
+
+    assert step(0.0).seconds(None) == pytest.approx(0.8)
+    assert step(1e-8).seconds(None) == pytest.approx(0.8 + 1e-8 * (4096**2 - 64**2))
+
+
+def test_losses_are_measured_on_many_rows(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+    del plan["modalities"]["audio"], plan["stages"][1], plan["tasks"][1:]
+    plan["stages"][0]["batch_size"] = 100
+    seen: list[Sizes] = []
+
+    def noted(*args: Any, **more: Any) -> Sizes:
+        seen.append(grow(*args, **more))
+        return seen[-1]
+
+    monkeypatch.setattr(stage_probe, "grow", noted)
+    predict(plan)
+    steps, losses = seen
+    assert (steps.points[0][0], steps.power) == (8, 1)
+    assert (losses.points[0][0], losses.power) == (100, 2)
+
+
+@pytest.mark.parametrize("power", [1, 2])
+def test_few_sizes_are_measured_and_they_are_far_apart(power: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And time is kept, within what counting memory and making rows ready take."""
+    now = [0.0]
+    monkeypatch.setattr(probe.time, "perf_counter", lambda: now[0])
+
+    def run(rows: int) -> None:
+        now[0] += 0.03 + (0.002 * rows if power == 1 else 2e-6 * rows**2)
+
+    first, last = {1: (8, 128), 2: (128, 256)}[power]
+    found = grow(run, 100_000, 2.0, 1e9, first=first, power=power)
+    assert (found.points[0][0], found.points[-1][0]) == (first, last)
+    assert len(found.points) <= 3
+    assert 0.5 < now[0] < 2.0
+    assert found.seconds(4000) == pytest.approx(0.03 + (8 if power == 1 else 32))
 
 
 @pytest.mark.parametrize(

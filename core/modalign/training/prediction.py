@@ -90,8 +90,7 @@ class StepCost:
         """One step; chunks cost a forward pass more, which is about a third."""
         rows = chunk or self.local
         passes = self.local / rows * self.sizes.seconds(rows) * (4 / 3 if chunk else 1)
-        known, most = self.alone.seconds(self.sizes.most), self.alone.most
-        whole = self.alone.seconds(self.batch) * max(1.0, self.batch / most)  # they compare all with all
+        known, whole = self.alone.seconds(self.sizes.most), self.alone.seconds(self.batch)
         return passes + max(0.0, whole - known)
 
     def largest(self, below: int, room: float) -> int | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -21,36 +22,52 @@ from .stage import embeddings
 
 FIRST = 8
 """Rows to begin with."""
+LOSSES_FIRST = 128
+"""Rows to begin with where losses alone are measured: with fewer, only calls are."""
+RUNS = 4
+"""Times the seconds of one run, that one size takes: the run that counts memory is the slowest."""
+LEAP = 16
+"""Times as many rows as before, at most: a guess from a few rows may be wrong."""
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """What was measured at growing numbers of rows: bytes and seconds are linear in them.
+    """What was measured at growing numbers of rows.
+
+    Bytes are linear in them between two points and beyond the last.
 
     Inputs:
         points: ``(rows, bytes at the peak, seconds)``, rows rising.
+        power: of the number of rows, that seconds are linear in: 2 where all rows are compared with all.
     """
 
     points: tuple[tuple[int, float, float], ...]
+    power: int = 1
 
     def memory(self, rows: float) -> float:
         """Bytes at the peak with so many rows."""
-        return self._line(1, rows)
+        return _line([(float(n), memory) for n, memory, _ in self.points], rows)
 
     def seconds(self, rows: float) -> float:
-        return self._line(2, rows)
+        """As long as every point allows: what a run costs without any rows is never negative."""
+        points = [(float(n**self.power), took) for n, _, took in self.points]
+        return _line(points, rows**self.power, steepest=min(took / x for x, took in points))
 
     @property
     def most(self) -> int:
         """The largest number of rows measured."""
         return self.points[-1][0]
 
-    def _line(self, what: int, rows: float) -> float:
-        last = self.points[-1]
-        if len(self.points) < 2 or rows == last[0]:
-            return last[what] * rows / last[0] if rows > last[0] else last[what]
-        slope = max(0.0, (last[what] - self.points[-2][what]) / (last[0] - self.points[-2][0]))
-        return max(0.0, last[what] + slope * (rows - last[0]))
+
+def _line(points: list[tuple[float, float]], x: float, steepest: float = math.inf) -> float:
+    """On the line through the two points around ``x``, or beyond the last two, no steeper than that."""
+    if len(points) < 2:
+        ((at, y),) = points
+        return y * max(1.0, x / at)
+    right = next((i for i, (at, _) in enumerate(points) if i and at >= x), len(points) - 1)
+    (x0, y0), (x1, y1) = points[right - 1 : right + 1]
+    slope = max(0.0, (y1 - y0) / (x1 - x0))
+    return max(0.0, y1 + (min(slope, steepest) if x > x1 else slope) * (x - x1))
 
 
 def grow(
@@ -59,15 +76,23 @@ def grow(
     seconds: float,
     room: float,
     ready: Callable[[int], object] = lambda rows: None,
+    *,
+    first: int = FIRST,
+    power: int = 1,
 ) -> Sizes:
-    """Measure ``run(rows)``, rows doubling up to ``most`` as long as time and memory last.
+    """Measure ``run(rows)`` at a few rising numbers of rows, up to ``most`` as long as time and memory last.
+
+    Each is the largest that the one before says can be afforded: a small one costs about as much time to
+    measure, and noise in it counts many times over.
 
     Inputs:
         seconds: to spend, about.
         room: bytes that the peak may reach, about.
         ready: makes what ``run`` needs, unmeasured.
+        first: rows to begin with.
+        power: as in ``Sizes``.
     """
-    begun, rows = time.perf_counter(), min(FIRST, most)
+    begun, rows = time.perf_counter(), min(first, most)
     ready(rows)
     run(rows)  # whatever the first time costs
     points: list[tuple[int, float, float]] = []
@@ -77,9 +102,11 @@ def grow(
         took = min(_seconds(run, rows) for _ in range(2))  # other programs only ever slow it down
         points.append((rows, memory.peak, took))
         left = seconds - (time.perf_counter() - begun)
-        if rows == most or 5 * took > left or 2 * memory.peak > room:
-            return Sizes(tuple(points))
-        rows = min(2 * rows, most)
+        share = min(left / (RUNS * max(took, 1e-9)), room / max(memory.peak, 1))
+        times = int(min(LEAP, max(0.0, share) ** (1 / power)))
+        if rows == most or times < 2:
+            return Sizes(tuple(points), power)
+        rows = min(rows << (times.bit_length() - 1), most)
         ready(rows)
 
 

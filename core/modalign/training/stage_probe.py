@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +18,7 @@ from .job import RunFailed, StageJob, build_losses, steps_per_epoch
 from .peek import look, peeking
 from .plan import FabricPlan, StagePlan
 from .prediction import SHARE, StagePrediction, StepCost
-from .probe import StepProbe, grow
+from .probe import LOSSES_FIRST, StepProbe, grow
 from .sampler import Epochs
 from .solve import ROWS, solve_stage
 from .stage import StageModel, Trained, count_parameters
@@ -75,6 +76,7 @@ class StageProbe:
             )
             for m in stage.align
         }
+        self.begun = time.perf_counter()
         self.rows = self.epochs.slice(0, 0, MOST)
         found = {
             m: look(reader, self.rows.tolist(), self.epochs.size, self.seconds / 2 / len(self.readers))
@@ -146,9 +148,19 @@ class StageProbe:
         local = -(-batch // self.world)
         chunk = stage.chunk_size if stage.chunk_size and stage.chunk_size < local else None
         at_once = chunk or local
-        sizes = grow(probe.step, at_once, self.seconds / 3, self.free / 3, probe.load)
+        spent = time.perf_counter() - self.begun  # where little is to be encoded, much is left
+        seconds = max(self.seconds / 3, self.seconds * 7 / 8 - spent)
+        sizes = grow(probe.step, at_once, seconds, self.free / 3, probe.load)
         loading = probe.loading * local / len(probe.batch.rows)
-        alone = grow(probe.losses, batch, self.seconds / 8, self.free / 3, probe.embed)
+        alone = grow(  # they compare all with all
+            probe.losses,
+            batch,
+            self.seconds / 8,
+            self.free / 3,
+            probe.embed,
+            first=LOSSES_FIRST,
+            power=2,
+        )
         outputs = probe.output_bytes * batch // alone.most
         numel = sum(p.numel() for p in probe.trainer.trainable)
         step = StepCost(sizes, alone, 4 * numel, outputs, batch, local)
