@@ -11,6 +11,7 @@ import tarfile
 import textwrap
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,12 @@ import modalign
 import psutil
 import pytest
 import torch
+from modalign import report
 from modalign.cli.main import main
 from modalign.training import probe, stage_probe
-from modalign.training.dry_run import duration, predict, size
+from modalign.training.dry_run import advice, details, duration, predict, size
 from modalign.training.live_memory import LiveMemory
-from modalign.training.prediction import StepCost
+from modalign.training.prediction import StagePrediction, StepCost
 from modalign.training.probe import Sizes, StepProbe, grow
 
 Plan = dict[str, Any]
@@ -186,6 +188,38 @@ def test_too_little_memory_gets_advice_that_fits(
     (chunked,) = predict(plan)
     assert chunked.needed < 0.8 * tight.needed
     assert chunked.rows_at_once == tight.chunk
+
+
+def test_fsdp_shares_out_what_is_trained(plan: Plan) -> None:
+    """The space itself stays whole on every process, and a copy of it lies in pieces."""
+    del plan["modalities"]["audio"], plan["stages"][1], plan["tasks"][1:]
+
+    def predicted(**fabric: Any) -> StagePrediction:
+        (found,) = predict({**plan, "fabric": {"accelerator": "cpu", "devices": 4, **fabric}})
+        return found
+
+    whole, cut = predicted(strategy="ddp"), predicted(strategy="fsdp")
+    for what in ("gradients", "AdamW's moments"):
+        assert cut.memory[what] == pytest.approx(whole.memory[what] / 4, abs=8)
+    assert cut.memory["parameters"] == whole.memory["parameters"]
+    assert cut.memory["the copy in pieces"] > whole.memory["parameters"] / 4
+    assert cut.memory["activations"] == pytest.approx(whole.memory["activations"], rel=0.01)
+    assert (whole.pieces, cut.pieces) == (None, 4)
+    text = report.columns(details(cut))
+    assert "estimate" in text
+    assert "what fsdp sends" in text
+    assert "estimate" not in report.columns(details(whole))
+
+
+def test_advice_is_none_that_a_plan_is_refused_for(plan: Plan) -> None:
+    del plan["modalities"]["audio"], plan["stages"][1], plan["tasks"][1:]
+    (found,) = predict(plan)
+    asked = "activation_checkpointing: true"
+    assert asked in advice(found)
+    assert asked not in advice(replace(found, pieces=2))
+    assert "more processes" in advice(replace(found, pieces=2))
+    plan["stages"][0]["activation_checkpointing"] = True
+    assert asked not in advice(predict(plan)[0])
 
 
 def test_a_closed_form_has_its_own_figures(plan: Plan, in_tmp: Path) -> None:

@@ -10,6 +10,7 @@ from modalign.space import Space
 
 from .data import Dataset
 from .health import health
+from .held import COPY
 from .peek import Encoding
 from .predict import checked, predict, predict_stages
 from .prediction import StagePrediction
@@ -75,6 +76,8 @@ def details(stage: StagePrediction) -> list[list[str]]:
     if s.tile:
         wide = "whole" if s.batch_size <= s.tile else f"in tiles of {s.tile:,} rows where they stream"
         notes["losses"] = f"of a batch of {s.batch_size:,} rows, {wide}"
+    if s.pieces:
+        notes[COPY] = f"{s.pieces} of them, and layers that are whole meanwhile: a rough estimate"
     rows += [[f"  {what}", size(n), notes.get(what, "")] for what, n in s.memory.items()]
     fits = "it fits" if s.fits else "it does not fit"
     rows.append(["  memory in all", size(s.needed), f"of {size(s.free)} free: {fits}"])
@@ -84,7 +87,8 @@ def details(stage: StagePrediction) -> list[list[str]]:
     if s.encode_seconds:
         rows.append(["  time to read and encode", duration(s.encode_seconds), "what is not in the cache"])
     rows.append(["  time of a step", duration(s.step_seconds), f"{s.steps:,} of them"])
-    rows.append(["  time in all", duration(s.seconds), "without tasks and compiling"])
+    without = "without tasks and compiling" if not s.pieces else "without tasks and what fsdp sends"
+    rows.append(["  time in all", duration(s.seconds), without])
     return rows
 
 
@@ -102,9 +106,14 @@ def advice(stage: StagePrediction) -> str:
             f"stage {stage.name} needs more memory than there is: write chunk_size: {stage.chunk} into it "
             "(the loss still sees the whole batch)"
         )
+    ways = ["lower batch_size", "take smaller encoders"]
+    if stage.pieces:
+        ways.insert(0, "take more processes")
+    elif not stage.recomputes:
+        ways.insert(0, "write activation_checkpointing: true into it")
     return (
-        f"stage {stage.name} needs more memory than there is, one row at a time too: write "
-        "activation_checkpointing: true into it, lower batch_size, or take smaller encoders"
+        f"stage {stage.name} needs more memory than there is, one row at a time too: "
+        f"{', '.join(ways[:-1])}, or {ways[-1]}"
     )
 
 

@@ -26,6 +26,8 @@ class StagePrediction:
         tile: rows of a tile of the streamed losses; None in a stage without.
         step_seconds: one optimiser step, with its data.
         chunk: the largest ``chunk_size`` that is predicted to fit, where the stage as it is does not.
+        pieces: into which fsdp cuts the model; None if it stays whole. Memory and time are rougher then.
+        recomputes: whether the stage has ``activation_checkpointing``.
     """
 
     name: str
@@ -45,6 +47,8 @@ class StagePrediction:
     encode_seconds: float
     step_seconds: float
     chunk: int | None = None
+    pieces: int | None = None
+    recomputes: bool = False
 
     @property
     def needed(self) -> int:

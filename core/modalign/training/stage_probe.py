@@ -7,13 +7,12 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-import torch
-
 from modalign.losses.primitives.scores import tile_size
 from modalign.space_files import weights
 
 from .anchors import MOST_BYTES, with_anchors
 from .context import Context
+from .held import COPY, held, pieces_of, processes
 from .job import RunFailed, StageJob, build_losses, steps_per_epoch
 from .peek import look, peeking
 from .plan import FabricPlan, StagePlan
@@ -58,7 +57,7 @@ class StageProbe:
         self.epochs = stage_epochs(self.plan.seed, stage, self.dataset)
         self.on_cpu = run.fabric.device.type == "cpu"
         self.room = int(SHARE.get(run.fabric.device.type, 0.9) * free)
-        self.world = _processes(self.plan.fabric)
+        self.world, self.pieces = processes(self.plan.fabric), pieces_of(self.plan.fabric)
         self.seconds = SECONDS / len(self.plan.stages)
         for m in self.space.modalities:
             if m in stage.align or f"encoder:{m}" in stage.unfreeze:
@@ -162,11 +161,9 @@ class StageProbe:
             power=2,
         )
         outputs = probe.output_bytes * batch // alone.most
-        numel = sum(p.numel() for p in probe.trainer.trainable)
-        step = StepCost(sizes, alone, 4 * numel, outputs, batch, local)
-        memory = {"gradients": 4 * numel, "AdamW's moments": 8 * numel, **step.memory(chunk)}
-        if probe.trainer.tower:
-            memory["the momentum tower"] = 4 * numel
+        gradients = sum(4 * p.numel() for p in probe.trainer.trainable)
+        step = StepCost(sizes, alone, gradients, outputs, batch, local)
+        memory = {**held(probe.trainer, self.pieces), **step.memory(chunk)}
         if self.on_cpu:
             data = probe.row_bytes * local * IN_FLIGHT * (2 if stage.latent_mix else 1)
             still = sum(x is not self.readers[m] for m, x in job.readers.items())
@@ -191,10 +188,13 @@ class StageProbe:
         counts = count_parameters(self.space, self.trained)
         every = count_parameters(self.space, Trained(frozenset(part for part, _ in self.space.parts())))
         memory = {"parameters": sum(4 * n for n in every.values()), **memory}
-        held = sum(memory.get(k, 0) for k in ("parameters", "AdamW's moments", "the momentum tower", "data"))
         if self.on_cpu and step:
+            always = ("parameters", "AdamW's moments", "the momentum tower", COPY, "data")
             copies = sum(t.nbytes for t in weights(self.space).values()) * (2 + bool(self.stage.select))
-            _raise(memory, "writing checkpoints", held + copies + memory["AdamW's moments"])
+            copies += 8 * sum(counts.values())  # of AdamW's moments: the first process gathers all of them
+            if self.pieces and self.plan.checkpoint.sharded:
+                copies = -(-copies // self.pieces)
+            _raise(memory, "writing checkpoints", sum(memory.get(k, 0) for k in always) + copies)
         _raise(memory, "encoding", memory["parameters"] + max(e.memory for e in self.encodings))
         found = StagePrediction(
             name=self.stage.name,
@@ -213,6 +213,8 @@ class StageProbe:
             tile=tile,
             encode_seconds=sum(e.seconds for e in self.encodings) / self.world,
             step_seconds=seconds,
+            pieces=self.pieces if step else None,
+            recomputes=self.stage.activation_checkpointing,
         )
         if found.fits or step is None:
             return found
@@ -224,11 +226,3 @@ def _raise(memory: dict[str, int], name: str, to: int) -> None:
     """Another moment than a step may be the one that needs most."""
     if (more := to - sum(memory.values())) > 0:
         memory[name] = more
-
-
-def _processes(plan: FabricPlan) -> int:
-    if isinstance(plan.devices, list):
-        return len(plan.devices) * plan.num_nodes
-    text = str(plan.devices)
-    every = max(1, torch.cuda.device_count()) if plan.accelerator != "cpu" else 1
-    return (int(text) if text.isdigit() else every) * plan.num_nodes
