@@ -193,6 +193,7 @@ def test_too_little_memory_gets_advice_that_fits(
 def test_fsdp_shares_out_what_is_trained(plan: Plan) -> None:
     """The space itself stays whole on every process, and a copy of it lies in pieces."""
     del plan["modalities"]["audio"], plan["stages"][1], plan["tasks"][1:]
+    plan["modalities"]["text"]["encoder"]["width"] = 128
 
     def predicted(**fabric: Any) -> StagePrediction:
         (found,) = predict({**plan, "fabric": {"accelerator": "cpu", "devices": 4, **fabric}})
@@ -202,7 +203,9 @@ def test_fsdp_shares_out_what_is_trained(plan: Plan) -> None:
     for what in ("gradients", "AdamW's moments"):
         assert cut.memory[what] == pytest.approx(whole.memory[what] / 4, abs=8)
     assert cut.memory["parameters"] == whole.memory["parameters"]
-    assert cut.memory["the copy in pieces"] > whole.memory["parameters"] / 4
+    share = whole.memory["parameters"] / 4
+    largest = 4 * max(n for part, n in cut.trained.items())  # the encoder of text is cached
+    assert share < cut.memory["the copy in pieces"] <= share + 3 * largest + 4
     assert cut.memory["activations"] == pytest.approx(whole.memory["activations"], rel=0.01)
     assert (whole.pieces, cut.pieces) == (None, 4)
     text = report.columns(details(cut))

@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from .loop import Trainer
 
 COPY = "the copy in pieces"
-WHOLE = 3
-"""Layers' worth of weights that are whole at the worst moment: one that computes, the one gathered ahead
-of it, and the gradient of the one before."""
+GATHERED = 2
+"""Layers whose weights are whole at the worst moment: one that computes, and the next, gathered ahead.
+The gradient of another is whole then, too."""
 
 
 def processes(plan: FabricPlan) -> int:
@@ -54,10 +54,16 @@ def held(trainer: Trainer, pieces: int | None) -> dict[str, int]:
 
 def _copy(trainer: Trainer, pieces: int) -> int:
     """Bytes of a process's share of all weights, and of what it gathers to compute."""
+    space = trainer.model.space
+    running = {m for m, reader in trainer.job.readers.items() if getattr(reader, "cache", True) is None}
+    cached = [encoder for m, encoder in space.encoders.items() if m not in running]
+    resting = {p for encoder in cached for p in encoder.parameters()}  # never gathered
     seen: set[nn.Parameter] = set()
-    sizes = [0]
+    weights, gradients = [0], [0]
     for module in [*units(trainer.model), trainer.model]:
         new = set(module.parameters()) - seen
-        sizes.append(sum(p.nbytes for p in new))
         seen |= new
-    return -(-sum(sizes) // pieces) + (WHOLE * max(sizes) if pieces > 1 else 0)
+        weights.append(sum(p.nbytes for p in new - resting))
+        gradients.append(sum(p.nbytes for p in new if p.requires_grad))
+    whole = GATHERED * max(weights) + max(gradients) if pieces > 1 else 0
+    return -(-sum(p.nbytes for p in seen) // pieces) + whole
