@@ -203,6 +203,8 @@ def test_fsdp_shares_out_what_is_trained(plan: Plan) -> None:
     for what in ("gradients", "AdamW's moments"):
         assert cut.memory[what] == pytest.approx(whole.memory[what] / 4, abs=8)
     assert cut.memory["parameters"] == whole.memory["parameters"]
+    assert whole.memory["gradients under way"] == whole.memory["gradients"]
+    assert "gradients under way" not in {**cut.memory, **predicted(devices=1).memory}
     share = whole.memory["parameters"] / 4
     largest = 4 * max(n for part, n in cut.trained.items())  # the encoder of text is cached
     assert share < cut.memory["the copy in pieces"] <= share + 3 * largest + 4

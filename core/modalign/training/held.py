@@ -14,7 +14,7 @@ from .plan import FabricPlan
 if TYPE_CHECKING:
     from .loop import Trainer
 
-COPY = "the copy in pieces"
+COPY, BUCKETS = "the copy in pieces", "gradients under way"
 GATHERED = 2
 """Layers whose weights are whole at the worst moment: one that computes, and the next, gathered ahead.
 The gradient of another is whole then, too."""
@@ -34,11 +34,12 @@ def pieces_of(plan: FabricPlan) -> int | None:
     return processes(plan) if plan.strategy == FSDP else None
 
 
-def held(trainer: Trainer, pieces: int | None) -> dict[str, int]:
+def held(trainer: Trainer, world: int, pieces: int | None) -> dict[str, int]:
     """Bytes by what they are for, beside the space itself and what a step makes.
 
     Inputs:
         trainer: of one process, whole.
+        world: processes.
         pieces: as of ``pieces_of``. An estimate then: how much is whole at once is not measured.
     """
     own = sum(p.numel() for p in trainer.losses.parameters() if p.requires_grad)  # never cut
@@ -49,6 +50,8 @@ def held(trainer: Trainer, pieces: int | None) -> dict[str, int]:
         memory["the momentum tower"] = 4 * numel
     if pieces:
         memory[COPY] = _copy(trainer, pieces)
+    elif world > 1:
+        memory[BUCKETS] = 4 * moved  # DDP sends copies
     return memory
 
 

@@ -14,6 +14,9 @@ from .feature_cache import FeatureCache
 from .live_memory import LiveMemory
 from .reader import CHUNK, MEMO_BYTES, Reader
 
+LEAST = 256
+"""Rows that are counted however long it takes."""
+
 
 class Peek(FeatureCache):
     """A feature cache that keeps what is added to it in memory, for a while."""
@@ -80,7 +83,7 @@ def look(reader: Reader, rows: Sequence[int], total: int, seconds: float) -> Enc
         for cell in reader.dataset.cells(reader.name, row):
             seen.setdefault(cell.key, (cell, row))
         looked += 1
-        if looked % 64 == 0 and time.perf_counter() - begun > seconds / 2:
+        if looked >= LEAST and looked % 64 == 0 and time.perf_counter() - begun > seconds / 2:
             break
     exact = looked == total
     share = total / max(1, looked)

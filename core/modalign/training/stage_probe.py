@@ -12,7 +12,7 @@ from modalign.space_files import weights
 
 from .anchors import MOST_BYTES, with_anchors
 from .context import Context
-from .held import COPY, held, pieces_of, processes
+from .held import BUCKETS, COPY, held, pieces_of, processes
 from .job import RunFailed, StageJob, build_losses, steps_per_epoch
 from .peek import look, peeking
 from .plan import FabricPlan, StagePlan
@@ -163,7 +163,7 @@ class StageProbe:
         outputs = probe.output_bytes * batch // alone.most
         gradients = sum(4 * p.numel() for p in probe.trainer.trainable)
         step = StepCost(sizes, alone, gradients, outputs, batch, local)
-        memory = {**held(probe.trainer, self.pieces), **step.memory(chunk)}
+        memory = {**held(probe.trainer, self.world, self.pieces), **step.memory(chunk)}
         if self.on_cpu:
             data = probe.row_bytes * local * IN_FLIGHT * (2 if stage.latent_mix else 1)
             still = sum(x is not self.readers[m] for m, x in job.readers.items())
@@ -189,7 +189,7 @@ class StageProbe:
         every = count_parameters(self.space, Trained(frozenset(part for part, _ in self.space.parts())))
         memory = {"parameters": sum(4 * n for n in every.values()), **memory}
         if self.on_cpu and step:
-            always = ("parameters", "AdamW's moments", "the momentum tower", COPY, "data")
+            always = ("parameters", "AdamW's moments", "the momentum tower", COPY, BUCKETS, "data")
             copies = sum(t.nbytes for t in weights(self.space).values()) * (2 + bool(self.stage.select))
             copies += 8 * sum(counts.values())  # of AdamW's moments: the first process gathers all of them
             if self.pieces and self.plan.checkpoint.sharded:
