@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -10,9 +11,11 @@ import shutil
 import signal
 import subprocess
 import sys
+import tarfile
 import threading
 import time
 from collections.abc import Iterator
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -380,18 +383,60 @@ def test_files_of_a_folder_keep_their_names(home: Path, tmp_path: Path) -> None:
         more = ["--column", "png", "--id", carried]
         assert main([*embed(table=str(tmp_path / "pets"), out=out), *more]) == 0
         assert pq.read_table(out)[carried].to_pylist() == names
+    (tmp_path / "pets/dog/0.txt").write_text("see http://x.org//y/ or /etc/hosts")
+    out = tmp_path / "txt.parquet"
+    more = ["--column", "txt", "--id", "txt"]
+    assert main([*embed(table=str(tmp_path / "pets"), out=out, modality="text"), *more]) == 0
+    assert pq.read_table(out)["txt"].to_pylist() == ["see http://x.org//y/ or /etc/hosts"]
+
+
+def test_what_is_embedded_may_be_the_id_where_it_is_a_value(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "x.target").mkdir()
+    pq.write_table(pa.table({"text": ["one", "two"]}), tmp_path / "x.target/a.parquet")
+    out = tmp_path / "z.parquet"
+    assert (
+        main([*embed(table=str(tmp_path / "x.target/a.parquet"), out=out, modality="text"), "--id", "text"])
+        == 0
+    )
+    assert pq.read_table(out)["text"].to_pylist() == ["one", "two"]
+    picture = pq.read_table("table.parquet").slice(20, 1)["image"].to_pylist()[0]["bytes"]
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        about = tarfile.TarInfo("0.png")
+        about.size = len(picture)
+        archive.addfile(about, io.BytesIO(picture))
+    more = ["--column", "png", "--id", "png"]
+    assert main([*embed(table=str(tmp_path / "a.tar"), out=out), *more]) == 2
+    assert "--id png is what is embedded; name another column" in capsys.readouterr().err
+    (tmp_path / "img").mkdir()
+    (tmp_path / "img/1.png").write_bytes(picture)
+    pq.write_table(pa.table({"image": [{"bytes": None, "path": "img/1.png"}]}), tmp_path / "t.parquet")
+    assert main([*embed(table=str(tmp_path / "t.parquet"), out=out), "--id", "image"]) == 0
+    assert pq.read_table(out)["image"].to_pylist() == ["img/1.png"]
 
 
 def test_ids_of_several_kinds_become_text(home: Path, tmp_path: Path) -> None:
     words = {"text": ["one", "two"]}
-    kinds: list[list[Any]] = [[2**60 + 1, None], [0.5, 1.0], [{"a": 1}, {"a": 2}], ["x", "y"]]
+    (tmp_path / "only").mkdir()
+    kinds: list[Any] = [
+        [2**60 + 1, None],
+        [0.5, 1.0],
+        [{"a": 1}, {"a": 2}],
+        pa.array([2**63, 1], pa.uint64()),
+        ["x", "y"],
+    ]
     for i, ids in enumerate(kinds):
         pq.write_table(pa.table({**words, "key": ids}), tmp_path / f"{i}.parquet")
     out = tmp_path / "out" / "z.parquet"
     more = ["--id", "key", "--part-rows", "2"]
     assert main([*embed(table=str(tmp_path / "*.parquet"), out=out, modality="text"), *more]) == 0
     found = pq.read_table(out)["key"].to_pylist()
-    assert found == [str(2**60 + 1), None, "0.5", "1.0", "{'a': 1}", "{'a': 2}", "x", "y"]
+    assert found == [str(2**60 + 1), None, "0.5", "1.0", "{'a': 1}", "{'a': 2}", str(2**63), "1", "x", "y"]
+    pq.write_table(pa.table({**words, "key": [Decimal("1.5"), Decimal("2.5")]}), tmp_path / "only/0.parquet")
+    pq.write_table(pa.table({**words, "key": [1, 2]}), tmp_path / "only/1.parquet")
+    assert main([*embed(table=str(tmp_path / "only/*.parquet"), out=out, modality="text"), *more]) == 0
+    assert pq.read_table(out)["key"].to_pylist() == ["1.5", "2.5", "1", "2"]
 
 
 def test_small_tables_are_embedded_without_advice(

@@ -107,6 +107,11 @@ def test_what_is_mapped_from_disk_is_not_kept(tmp_path: Path) -> None:
     held, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert held < 2_000_000
+    (tmp_path / "a.bin").write_bytes(b"x")
+    paths = datasets.Dataset.from_dict({"picture": [str(tmp_path / "a.bin")]})
+    paths.save_to_disk(tmp_path / "paths")
+    data = opened(tmp_path, dataset="paths")
+    assert data.cells("picture", 0)[0] is data.cells("picture", 0)[0]  # whose file is read once for its key
 
 
 def test_data_files_and_features_that_decode(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -122,6 +127,13 @@ def test_data_files_and_features_that_decode(tmp_path: Path, monkeypatch: pytest
         assert len(opened(tmp_path, dataset=about)) == 2
     resolved = absolute_paths({"data": {"dataset": about}}, tmp_path)
     assert resolved["data"]["dataset"]["files"] == [str(tmp_path / "w.parquet")]
+    (tmp_path / "own").mkdir()
+    pq.write_table(pa.table({"word": ["c"]}), tmp_path / "own/w.parquet")
+    about = {"name": "own", "files": "w.parquet"}  # its own, not the one beside it
+    assert len(opened(tmp_path, dataset=about)) == 1
+    for name in ("own", "someone/something"):
+        resolved = absolute_paths({"data": {"dataset": {"name": name, "files": "w.parquet"}}}, tmp_path)
+        assert resolved["data"]["dataset"]["files"] == "w.parquet"
     (tmp_path / "pics/cat").mkdir(parents=True)
     from PIL import Image
 

@@ -29,6 +29,14 @@ from modalign.training.reader import Reader
 Plan = dict[str, Any]
 
 
+class Stubborn(OSError):
+    """An error that no other process can be sent."""
+
+    def __init__(self, number: int, text: str) -> None:
+        super().__init__(text)
+        self.handle = lambda: number
+
+
 class Numbers(Modality):
     """Reads numbers; some of them do something to the process that reads them."""
 
@@ -45,7 +53,7 @@ class Numbers(Modality):
         if number == 17 and self.once("killed"):
             os.kill(os.getpid(), signal.SIGKILL)
         if number == 23 and (self.folder / "vanished").exists():
-            raise UserError("t.parquet: row group 3 cannot be read")
+            raise Stubborn(7, "t.parquet: row group 3 cannot be read")
         if number == 19 and (self.folder / "raise").exists():
             raise ZeroDivisionError("a plugin's mistake")
         return number

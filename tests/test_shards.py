@@ -204,12 +204,31 @@ def test_rows_of_no_split_are_left_out_aloud(tmp_path: Path, caplog: pytest.LogC
         }
         (record,) = caplog.records
         assert record.getMessage() == f"{more['table']}: 2 rows name no split and are left out"
-    for wanted in ([1], ["1"]):
-        for stream in (False, True):
-            by = {"column": "number", "test": wanted}
-            assert list(opened(tmp_path, table="a.parquet", split=by, stream=stream).splits["test"]) == [0, 3]
     with pytest.raises(ValueError, match="splits of their own"):
         Data(tables={"train": "a.parquet"}, split="fold")
+    with pytest.raises(ValueError, match="splits of their own"):
+        Data(mix=[{"tables": {"train": "a.parquet"}, "split": "fold"}])
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_values_of_a_split_are_numbers_words_or_truths(stream: bool, tmp_path: Path) -> None:
+    columns: list[tuple[list[Any], list[Any]]] = [
+        ([1, 2, 1], [1, "1", 1.0]),
+        ([1.0, 2.0, 1.0], [1, "1", 1.0]),
+        ([1.5, 2.0, 1.5], [1.5, "1.5"]),
+        ([True, False, True], [True, 1]),
+        (["1", "2", "1"], [1, "1", 1.0]),
+    ]
+    for column, ways in columns:
+        pq.write_table(pa.table({"word": list("abc"), "fold": column}), tmp_path / "a.parquet")
+        for wanted in ways:
+            by = {"column": "fold", "test": ["none", wanted], "val": [wanted]}  # the first that names it
+            found = opened(tmp_path, table="a.parquet", split=by, stream=stream).splits
+            assert list(found["test"]) == [0, 2], (column, wanted)
+            assert list(found["train"]) == [1]
+    pq.write_table(pa.table({"word": ["a"], "fold": [["x"]]}), tmp_path / "a.parquet")
+    with pytest.raises(UserError, match="the split column 'fold' holds lists"):
+        _ = opened(tmp_path, table="a.parquet", split="fold", stream=stream).splits
 
 
 def test_paths_are_relative_to_their_own_shard(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import hashlib
 import json
 import subprocess
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -134,8 +135,8 @@ def absolute_paths(plan: Any, folder: Path) -> Any:
     def absolute(path: str) -> str:
         return path if path.startswith(("${", "~")) else str(folder.absolute() / path)
 
-    def absolute_file(file: str) -> str:
-        return file if file.startswith(("${", "~")) else found(file, folder.absolute())
+    def absolute_file(name: str, file: str) -> str:
+        return file if file.startswith(("${", "~")) else found(file, name, folder.absolute())
 
     def walk(value: Any, inside_data: bool) -> Any:
         if isinstance(value, list):
@@ -151,7 +152,8 @@ def absolute_paths(plan: Any, folder: Path) -> Any:
             if isinstance(dataset, dict) and (folder / str(dataset.get("name"))).is_dir():
                 done["dataset"] = {**dataset, "name": absolute(str(dataset["name"]))}
             elif isinstance(dataset, dict) and dataset.get("files"):
-                done["dataset"] = {**dataset, "files": each_file(dataset["files"], absolute_file)}
+                there = partial(absolute_file, str(dataset.get("name")))
+                done["dataset"] = {**dataset, "files": each_file(dataset["files"], there)}
             if isinstance(done.get("tables"), dict):
                 done["tables"] = {split: absolute(path) for split, path in done["tables"].items()}
         return done

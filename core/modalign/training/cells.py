@@ -93,12 +93,16 @@ def is_text(kind: pa.DataType) -> bool:
     return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
 
 
-def label_of(value: Any, column: str | None) -> str | None:
-    """A label as text: 1, 1.0 and "1" are one class. None where there is none."""
+def label_of(value: Any, column: str | None, what: str = "label") -> str | None:
+    """A label as text: 1, 1.0 and "1" are one class. None where there is none.
+
+    Inputs:
+        what: it is, for messages.
+    """
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return None
     if isinstance(value, list | dict):
-        raise UserError(f"the label column '{column}' holds {type(value).__name__}s; a row has one label")
+        raise UserError(f"the {what} column '{column}' holds {type(value).__name__}s; a row has one {what}")
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 

@@ -20,10 +20,10 @@ class SplitBy(BaseModel):
     __pydantic_extra__: dict[str, list[str | int | float | bool]]
     column: str
 
-    def split_of(self, value: str | None) -> str:
-        """The split of a row whose value, as text, is this."""
-        named = self.__pydantic_extra__ or {}
-        return next((split for split, values in named.items() if value in [str(v) for v in values]), "train")
+    @property
+    def named(self) -> dict[str, list[str | int | float | bool]]:
+        """The values of every split that is named."""
+        return self.__pydantic_extra__ or {}
 
 
 def _hub_dataset(value: Any) -> Any:
@@ -84,7 +84,8 @@ class Data(Source):
                 raise ValueError(f"name either 'table', 'tables' or 'dataset'{where}")
         if self.mix is not None and (self.table or self.tables or self.dataset):
             raise ValueError("'mix' stands instead of 'table', 'tables' and 'dataset'")
-        if self.mix is None and self.split is not None and self.table is None:
+        own = [self] if self.mix is None else self.mix
+        if any(source.split is not None and source.table is None for source in own):
             raise ValueError(
                 "'split' names a column of 'table'; 'tables' and datasets have splits of their own"
             )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,15 +24,18 @@ def each_file(files: Any, change: Callable[[str], str]) -> Any:
     return change(files) if isinstance(files, str) else files
 
 
-def found(file: str, folder: Path) -> str:
-    """A data file, or a pattern of some, in ``folder``; or as it is: it lies in the dataset's own folder.
+def found(file: str, name: str, folder: Path) -> str:
+    """A data file of a format, or a pattern of some, in ``folder``; others lie where their dataset does.
+
+    Inputs:
+        name: of the dataset: a format such as ``json``, or else a folder or a name on the hub.
 
     Raises:
         UserError: if a variable is not set.
     """
-    name = expanded(file)
-    there = "://" not in name and any(glob.iglob(name, root_dir=folder, recursive=True))
-    return str(folder / name) if there else name
+    file = expanded(file)
+    own = "/" in name or "://" in file or (folder / expanded(name)).is_dir()
+    return file if own else str(folder / file)
 
 
 def read_dataset(wanted: HubDataset, folder: Path) -> list[Part]:
@@ -58,7 +60,7 @@ def read_dataset(wanted: HubDataset, folder: Path) -> list[Part]:
             loaded: Any = datasets.load_from_disk(str(local))
         else:
             name = str(local) if local.is_dir() else wanted.name
-            files = each_file(wanted.files, lambda file: found(file, folder.absolute()))
+            files = each_file(wanted.files, lambda file: found(file, wanted.name, folder.absolute()))
             options = {"data_files": files, "revision": wanted.revision}
             loaded = datasets.load_dataset(
                 name, wanted.config, **{k: v for k, v in options.items() if v is not None}

@@ -31,7 +31,7 @@ class Notes:
         self.found.append(note)  # type: ignore[arg-type]
 
 
-Read = tuple[dict[str, Loaded] | Exception, list[Note]]
+Read = tuple[dict[str, Loaded] | UserError, list[Note]]
 """A batch, or why the table itself could not be read; and what could not be read of it."""
 
 
@@ -46,11 +46,11 @@ class RowReader(Dataset[Read]):
             reader.keep_nothing()
 
     def __getitem__(self, rows: np.ndarray) -> Read:
-        loaded: dict[str, Loaded] | Exception
+        loaded: dict[str, Loaded] | UserError
         try:
             loaded = {m: reader.load(rows, self.epoch) for m, reader in self.readers.items()}
         except (UserError, OSError) as error:  # raised here, its traceback would be part of the message
-            loaded = error
+            loaded = UserError(str(error) or type(error).__name__)  # other errors may not travel
         notes, self.notes.found = self.notes.found, []
         return loaded, notes
 
@@ -81,7 +81,7 @@ def read_ahead(
             for loaded, notes in loader:
                 for note in notes:
                     readers[note[2]].quarantine.add(*note)
-                if isinstance(loaded, Exception):
+                if isinstance(loaded, UserError):
                     raise loaded
                 first += 1
                 yield loaded

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -62,12 +62,12 @@ class Table:
             self.splits = [str(part.split) for part in parts for _ in range(len(part.arrow))]
         elif by is not None:
             assert source.split is not None
-            self.splits = [split_of(source.split, v) for v in self.arrow[by].to_pylist()]
+            self.splits = list(map(splitter(source.split), self.arrow[by].to_pylist()))
             without_split(self.path.name, self.splits.count(""))
         else:
             self.splits = ["train"] * len(self.arrow)
         self._cells: dict[tuple[str, int], list[Cell]] = {}
-        self._keeps = source.dataset is None  # those lie on disk, and may be larger than memory
+        self._keeps = source.dataset is None  # whose values lie on disk, and may be larger than memory
 
     def __len__(self) -> int:
         return len(self.splits)
@@ -127,7 +127,7 @@ class Table:
                 known = [Cell(v) for v in found]
                 if known:
                     break
-            if self._keeps:
+            if self._keeps or all(isinstance(cell.value, Path) for cell in known):
                 self._cells[modality, row] = known
         return known
 
@@ -180,11 +180,20 @@ def resolve(
     return columns, by
 
 
-def split_of(by: str | SplitBy, value: Any) -> str:
-    """The split that a column's value names; "" where it names none."""
-    column = by.column if isinstance(by, SplitBy) else by
-    text = label_of(value, column)
-    return by.split_of(text) if isinstance(by, SplitBy) else (text or "")
+def splitter(by: str | SplitBy) -> Callable[[Any], str]:
+    """What tells the split that a column's value names; "" where it names none."""
+    column = by if isinstance(by, str) else by.column
+
+    def text(value: Any) -> str | None:
+        return label_of(int(value) if isinstance(value, bool) else value, column, "split")
+
+    if isinstance(by, str):
+        return lambda value: text(value) or ""
+    named: dict[str | None, str] = {}
+    for split, values in by.named.items():
+        for value in values:
+            named.setdefault(text(value), split)
+    return lambda value: named.get(text(value), "train")
 
 
 def without_split(table: str, count: int) -> None:

@@ -87,7 +87,7 @@ class Embedder:
             ) from error
         columns: dict[str, pa.Array] = {"row": pa.array(rows, pa.int64())}
         if self.job.carried:
-            columns[self.job.carried] = pa.array(carried)
+            columns[self.job.carried] = _column(carried)
         flat = pa.array(torch.cat(vectors).reshape(-1).numpy())
         columns["embedding"] = pa.FixedSizeListArray.from_arrays(flat, self.space.dim)
         cost = PartCost(
@@ -142,9 +142,18 @@ class Embedder:
                     )
                 value = values[0] if values else None
                 if isinstance(value, Path):
-                    value = os.path.relpath(value, self.dataset.place(row)[0])
+                    where, _ = self.dataset.place(row)
+                    value = os.path.relpath(value, where if where.is_dir() else where.parent)
             for cell in self.dataset.cells(self.job.modality, row):
                 yield row, value, cell.value
+
+
+def _column(values: list[Any]) -> pa.Array:
+    """Values carried along; as text where Arrow has no type for them, as for numbers from 2^63 on."""
+    try:
+        return pa.array(values)
+    except (pa.ArrowException, OverflowError):
+        return pa.array([None if value is None else str(value) for value in values])
 
 
 def _load(job: EmbedJob) -> Space:

@@ -14,7 +14,7 @@ from modalign.space_files import CONFIG, WEIGHTS
 from ..build import versions
 from ..data import Dataset
 from ..data_plan import Data
-from ..shards.files import TAR
+from ..shards.tar_shard import TarShard
 from ..table_files import expanded
 
 ID = " id"
@@ -69,13 +69,15 @@ def open_dataset(
         UserError: if the table or a column is not there.
     """
     columns = {modality: column, **({ID: carried} if carried else {})}
-    if carried == column and TAR in table:
-        raise UserError(f"--id {carried} is what is embedded; name another column, such as txt or json.id")
     on_disk = not (folder / expanded(table)).is_dir()  # a folder's list of files is in memory
     data = Data(table=table, columns=columns, max_bad=1.0, stream=on_disk, window=1)
-    # What is carried along from a folder is a file's path, not what it holds.
-    texts = [*([ID] if on_disk else []), *([modality] if literal else [])]
-    return Dataset(data, folder, list(columns), texts)
+    # What is carried along from a folder is a file's path, not what it holds, unless that is embedded.
+    texts = [*([ID] if on_disk or (literal and carried == column) else []), *([modality] if literal else [])]
+    dataset = Dataset(data, folder, list(columns), texts)
+    shards = [shard for table_ in dataset.tables for shard in getattr(table_, "shards", ())]
+    if carried == column and not literal and any(isinstance(shard, TarShard) for shard in shards):
+        raise UserError(f"--id {carried} is what is embedded; name another column, such as txt or json.id")
+    return dataset
 
 
 def space_digest(folder: Path) -> str:

@@ -68,14 +68,14 @@ def merge(
 def _unified(types: pa.Schema, own: pa.Schema) -> pa.Schema:
     """A schema for both; carried values become text where no type holds all of them as they are."""
     carried = [name for name in types.names if name not in ("row", "embedding")]
-    kinds = [schema.field(name).type for schema in (types, own) for name in carried]
-    mixed = any(map(pa.types.is_floating, kinds)) and any(map(pa.types.is_integer, kinds))
-    try:
-        if not mixed:
-            return pa.unify_schemas([types, own], promote_options="permissive")
-    except pa.ArrowException:
-        pass
-    return types.set(types.get_field_index(carried[0]), pa.field(carried[0], pa.string()))
+    for name in carried:
+        kinds = [schema.field(name).type for schema in (types, own)]
+        alike = kinds[0] == kinds[1] or any(map(pa.types.is_null, kinds))
+        if not alike and not any(
+            all(map(kind, kinds)) for kind in (pa.types.is_integer, pa.types.is_floating)
+        ):
+            return types.set(types.get_field_index(name), pa.field(name, pa.string()))
+    return pa.unify_schemas([types, own], promote_options="permissive")
 
 
 def _fitted(table: pa.Table, types: pa.Schema) -> pa.Table:

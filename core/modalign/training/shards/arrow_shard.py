@@ -53,10 +53,12 @@ class ParquetShard:
         self.weights = [group.total_byte_size for group in groups]
         self._statistics = Statistics(self._file)
         self._leaves: dict[str, list[int]] = {}
+        names = set(self.columns)
         for i in range(about.num_columns):
-            leaf = about.schema.column(i).path
-            names = [name for name in self.columns if f"{leaf}.".startswith(f"{name}.")]
-            self._leaves.setdefault(max(names, key=len, default=leaf), []).append(i)
+            name = about.schema.column(i).path
+            while name not in names and "." in name:  # full stops may be part of a column's name
+                name = name.rpartition(".")[0]
+            self._leaves.setdefault(name, []).append(i)
 
     def _column(self, block: int, column: str) -> pa.ChunkedArray:
         try:

@@ -16,7 +16,7 @@ import numpy as np
 from ..cells import Cell, label_of, values_of
 from ..data_plan import Source, SplitBy
 from ..folder_table import column_names
-from ..table import resolve, split_of, without_split
+from ..table import resolve, splitter, without_split
 from .arrow_shard import ParquetShard, WholeShard
 from .files import TAR, shard_files
 from .shard import Shard, every
@@ -96,7 +96,8 @@ class StreamedTable:
         if not self._rows:
             told, numbers = self._told, dict[str, int]()
             assert told is not None
-            named = (split_of(told, _text(value)) for value in self._every(self._by))
+            split = splitter(told)
+            named = (split(_text(value)) for value in self._every(self._by))
             of_row = np.fromiter((numbers.setdefault(s, len(numbers)) for s in named), np.int32, len(self))
             self._rows = {split: np.flatnonzero(of_row == i) for split, i in numbers.items()}
             without_split(self.path.name, len(self._rows.pop("", ())))

@@ -29,7 +29,7 @@ MOST_BYTES = 1 << 30
 MOST_ENDINGS = 64
 META = re.compile(r"__[^/]*__(/|$)")
 """Names of files that are about an archive, no samples of it."""
-FORM = 1
+FORM = 2
 _keeping = ContextVar("_keeping", default=True)
 
 
