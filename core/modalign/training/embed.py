@@ -22,7 +22,7 @@ from modalign.space_files import load
 from .embedding import local, ray_engine
 from .embedding.embedder import Embedder
 from .embedding.merge import merge
-from .embedding.out import check_out
+from .embedding.out import check_out, quarantine_of
 from .embedding.parts import SPACE, PartsFolder
 from .embedding.prepare import How, Prepared, What, devices, prepare
 from .job import RunFailed
@@ -36,9 +36,9 @@ def embed_values(
     """One row per value: ``value``, ``embedding``. Returns their number.
 
     Raises:
-        UserError: if the space or the modality is not there, or ``out`` is a folder.
+        UserError: if the space or the modality is not there, or ``out`` cannot be written or is read.
     """
-    out = check_out(out)
+    out = check_out(out, values=values)
     vectors = load(space, devices(device)[0]).embed(modality, values, batch_size)
     embedding = pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1).numpy()), vectors.shape[1])
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -63,7 +63,7 @@ def embed_table(
 
     Raises:
         UserError: if the space, the modality, the table, a column, a device or a cluster is not there, the
-            run to go on with was another, or ``out`` is a folder or part of the table.
+            run to go on with was another, or ``out`` cannot be written or is part of the table.
         RunFailed: if a part cannot be embedded; ``resume`` goes on.
         KeyboardInterrupt: when it was interrupted; likewise.
     """
@@ -98,7 +98,7 @@ def embed_table(
             elif isinstance(error, KeyboardInterrupt):
                 log.warning("%d of %d parts are kept: go on with --resume", len(done), len(parts))
             raise
-        bad = out.with_name(f"{out.name}.quarantine.csv")
+        bad = quarantine_of(out)
         about = {**prepared.manifest, "engine": how.engine, "seconds": time.perf_counter() - began}
         cost = merge(folder.path, parts, out, bad, prepared.schema, what.modality, about)
         folder.remove()
