@@ -21,6 +21,7 @@ from .content import Loaded, id_of, stack
 from .data import Cell, Dataset
 from .feature_cache import FeatureCache
 from .feature_rows import FeatureRows
+from .mapped_cell import lasting
 from .quarantine import Quarantine
 from .seeds import choose, seed_of
 
@@ -138,8 +139,9 @@ class Reader:
         """Every distinct cell of some rows with the first row that holds it, like sizes together."""
         seen: dict[bytes, tuple[Cell, int]] = {}
         for row in rows:
-            for cell in self.dataset.cells(self.name, row):
-                seen.setdefault(cell.key, (cell, row))
+            for i, cell in enumerate(self.dataset.cells(self.name, row)):
+                if cell.key not in seen:
+                    seen[cell.key] = lasting(cell, i, self.dataset, self.name, row), row
         return sorted(seen.values(), key=lambda pair: (pair[0].size, pair[0].key))
 
     def _key(self, cell: Cell, view: int) -> bytes:

@@ -67,7 +67,7 @@ class Table:
         else:
             self.splits = ["train"] * len(self.arrow)
         self._cells: dict[tuple[str, int], list[Cell]] = {}
-        self._keeps = source.dataset is None  # whose values lie on disk, and may be larger than memory
+        self.mapped = source.dataset is not None  # its values lie on disk, and may be larger than memory
 
     def __len__(self) -> int:
         return len(self.splits)
@@ -127,7 +127,7 @@ class Table:
                 known = [Cell(v) for v in found]
                 if known:
                     break
-            if self._keeps or all(isinstance(cell.value, Path) for cell in known):
+            if not self.mapped or all(isinstance(cell.value, Path) for cell in known):
                 self._cells[modality, row] = known
         return known
 
