@@ -406,9 +406,10 @@ def test_what_is_embedded_may_be_the_id_where_it_is_a_value(
         about = tarfile.TarInfo("0.png")
         about.size = len(picture)
         archive.addfile(about, io.BytesIO(picture))
-    more = ["--column", "png", "--id", "png"]
-    assert main([*embed(table=str(tmp_path / "a.tar"), out=out), *more]) == 2
-    assert "--id png is what is embedded; name another column" in capsys.readouterr().err
+    for column, carried in (("png", "png"), ("png", "png;jpg"), ("png;jpg", "png")):
+        more = ["--column", column, "--id", carried]
+        assert main([*embed(table=str(tmp_path / "a.tar"), out=out), *more]) == 2
+        assert f"--id {carried} is what is embedded; name another column" in capsys.readouterr().err
     (tmp_path / "img").mkdir()
     (tmp_path / "img/1.png").write_bytes(picture)
     pq.write_table(pa.table({"image": [{"bytes": None, "path": "img/1.png"}]}), tmp_path / "t.parquet")

@@ -75,7 +75,8 @@ def open_dataset(
     texts = [*([ID] if on_disk or (literal and carried == column) else []), *([modality] if literal else [])]
     dataset = Dataset(data, folder, list(columns), texts)
     shards = [shard for table_ in dataset.tables for shard in getattr(table_, "shards", ())]
-    if carried == column and not literal and any(isinstance(shard, TarShard) for shard in shards):
+    both = set(column.split(";")) & set((carried or "").split(";"))  # in an archive either bytes or text
+    if both and not literal and any(isinstance(shard, TarShard) for shard in shards):
         raise UserError(f"--id {carried} is what is embedded; name another column, such as txt or json.id")
     return dataset
 
