@@ -182,13 +182,12 @@ def resolve(
 
 def splitter(by: str | SplitBy) -> Callable[[Any], str]:
     """What tells the split that a column's value names; "" where it names none."""
-    column = by if isinstance(by, str) else by.column
+    if isinstance(by, str):
+        return lambda value: label_of(value, by, "split") or ""
 
     def text(value: Any) -> str | None:
-        return label_of(int(value) if isinstance(value, bool) else value, column, "split")
+        return label_of(int(value) if isinstance(value, bool) else value, by.column, "split")
 
-    if isinstance(by, str):
-        return lambda value: text(value) or ""
     named: dict[str | None, str] = {}
     for split, values in by.named.items():
         for value in values:
