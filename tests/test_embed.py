@@ -260,6 +260,10 @@ def test_an_interrupted_run_ends_at_once_and_goes_on(
     run, out = started
     team = workers_of(run)
     assert len(team) == (2 if number == signal.SIGINT else 0)
+    for worker in team:  # whose own end by Ctrl-C would be a traceback
+        status = Path(f"/proc/{worker.pid}/status").read_text()
+        blocked = int(next(line for line in status.splitlines() if line.startswith("SigBlk")).split()[1], 16)
+        assert blocked >> (signal.SIGINT - 1) & 1
     if number == signal.SIGINT:
         os.killpg(run.pid, number)  # as a terminal does
     else:

@@ -11,6 +11,7 @@ from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 
@@ -81,8 +82,8 @@ def embed_parts(job: EmbedJob, parts: Iterable[int], workers: int, devices: Sequ
                 yield worker.part
     finally:
         for pipe, worker in [*team.items(), *idle]:
-            pipe.close()
             worker.process.kill()
+            pipe.close()
         for worker in [*team.values(), *(worker for _, worker in idle)]:
             worker.process.join()
 
@@ -113,6 +114,7 @@ def _start(job: EmbedJob, threads: int) -> tuple[Connection, BaseProcess]:
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     process = context.Process(target=_serve, args=(theirs, job, threads), daemon=True)
+    resource_tracker.ensure_running()  # the first start would, and unblock what is blocked here
     # A terminal's Ctrl-C goes to every process, and this one alone decides. A child inherits the mask.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
@@ -137,7 +139,7 @@ def _serve(pipe: Connection, job: EmbedJob, threads: int) -> None:
     while True:
         try:
             part = pipe.recv()
-        except EOFError:
+        except (EOFError, OSError):  # the first process has closed it: it is ending
             return
         try:
             embedder = embedder or Embedder(job)
@@ -147,7 +149,8 @@ def _serve(pipe: Connection, job: EmbedJob, threads: int) -> None:
             answer = (REFUSED, str(error))
         except Exception as error:
             answer = (FAILED, explained(job, part, error))
-        pipe.send(answer)
+        with suppress(OSError):  # likewise
+            pipe.send(answer)
 
 
 def explained(job: EmbedJob, part: int, error: BaseException) -> str:
