@@ -20,6 +20,7 @@ from modalign.contracts.modality import file_bytes
 from modalign.hub.card import read_card
 from modalign.plain_array import map_array
 from modalign.plugin.registry import entries
+from modalign.search.index_files import ABOUT, FORMAT, open_index
 from modalign.training.cells import Cell
 from modalign.training.checkpoint import latest_checkpoint, read_checkpoint, save_checkpoint
 from modalign.training.checks import prepare
@@ -29,6 +30,7 @@ from modalign.training.data_plan import Data
 from modalign.training.json_lines import check_lines
 from modalign.training.metric_log import read_metrics
 from modalign.training.plan_file import read_plan
+from modalign.training.shards.parquet_statistics import Statistics
 
 DEEP = 20_000
 
@@ -293,6 +295,23 @@ def test_a_card_nested_without_end_tells_nothing(tmp_path: Path) -> None:
         assert read_card(card) == {}
     card.write_text("---\nlicense: mit\n---\n# a space\n")
     assert read_card(card) == {"license": "mit"}
+
+
+def test_an_index_of_another_form_is_one_short_message(tmp_path: Path) -> None:
+    about = {"format": FORMAT, "space": "s", "dim": 8, "version": "v", "modalities": {"a": "x" * 100_000}}
+    for changed in (about, {**about, "format": "y" * 100_000}):
+        (tmp_path / ABOUT).write_text(json.dumps(changed))
+        with pytest.raises(UserError, match="the index") as caught:
+            open_index(tmp_path, "s")
+        assert len(str(caught.value)) < 2000
+
+
+def test_a_column_that_claims_more_than_its_file_holds(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"word": ["a", "b"]}), tmp_path / "t.parquet")
+    file = pq.ParquetFile(tmp_path / "t.parquet")
+    assert Statistics(file, (tmp_path / "t.parquet").stat().st_size).of(0, 0).null_count == 0
+    with pytest.raises(OSError, match="Invalid column metadata"):
+        Statistics(file, 10).of(0, 0)
 
 
 def test_a_deep_picture_counts_four_times(tmp_path: Path) -> None:

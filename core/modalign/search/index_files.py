@@ -104,7 +104,7 @@ def open_index(folder: Path, space: str) -> Index:
         pa.ArrowException,
     ) as error:
         raise UserError(
-            f"the index {folder} is damaged: {error}. Delete the folder, and index again"
+            f"the index {folder} is damaged: {short(str(error))}. Delete the folder, and index again"
         ) from None
     return index
 
@@ -115,7 +115,7 @@ def _check_about(about: Any) -> None:
         raise ValueError(f"{ABOUT} is not what was written")
     unknown = [kind for kind in about["modalities"].values() if kind not in KINDS]
     if unknown:
-        raise ValueError(f"{ABOUT} names an unknown kind of index: {unknown[0]}")
+        raise ValueError(f"{ABOUT} names an unknown kind of index: {short(str(unknown[0]), 80)}")
 
 
 def save_index(index: Index, folder: Path, unreadable: Iterable[tuple[str, str]] = ()) -> None:

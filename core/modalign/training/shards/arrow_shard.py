@@ -51,7 +51,7 @@ class ParquetShard:
             ) from None
         self.columns = list(self._file.schema_arrow.names)
         self.weights = [group.total_byte_size for group in groups]
-        self._statistics = Statistics(self._file)
+        self._statistics = Statistics(self._file, path.stat().st_size)
         self._leaves: dict[str, list[int]] = {}
         names = set(self.columns)
         for i in range(about.num_columns):

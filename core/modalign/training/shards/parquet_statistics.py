@@ -10,7 +10,10 @@ import pyarrow.parquet as pq
 
 
 class _NoPages(io.RawIOBase):
-    """A file of any size that gives nothing: metadata are looked at, values are not."""
+    """A file of some size that gives nothing: metadata are looked at, values are not."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size  # a column that claims to be larger is damaged
 
     def readable(self) -> bool:
         return True
@@ -22,7 +25,7 @@ class _NoPages(io.RawIOBase):
         return 0
 
     def tell(self) -> int:
-        return 1 << 62
+        return self._size
 
     def read(self, size: int = -1) -> bytes:
         raise _Reached
@@ -35,13 +38,16 @@ class _Reached(Exception):
 class Statistics:
     """The statistics of a file's row groups.
 
+    Inputs:
+        size: of the file, in bytes.
+
     pyarrow ends the process when it is asked for those of a column whose metadata contradict each other; when
     it is about to read such a column, it raises. So each column is first read from a file without values.
     """
 
-    def __init__(self, file: pq.ParquetFile) -> None:
+    def __init__(self, file: pq.ParquetFile, size: int) -> None:
         self._about = file.metadata
-        self._probe = pq.ParquetFile(_NoPages(), metadata=file.metadata)
+        self._probe = pq.ParquetFile(_NoPages(size), metadata=file.metadata)
 
     def of(self, group: int, leaf: int) -> Any | None:
         """Those of a row group's column, or None; fields of structs are columns of their own.
