@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 
@@ -14,6 +14,8 @@ class _NoPages(io.RawIOBase):
 
     def __init__(self, size: int) -> None:
         self._size = size  # a column that claims to be larger is damaged
+        self.asked = False
+        """For values: what the metadata say was sound."""
 
     def readable(self) -> bool:
         return True
@@ -28,11 +30,8 @@ class _NoPages(io.RawIOBase):
         return self._size
 
     def read(self, size: int = -1) -> bytes:
-        raise _Reached
-
-
-class _Reached(Exception):
-    """The metadata were sound: values would be read next."""
+        self.asked = True  # an exception from here would never be freed
+        return b""
 
 
 class Statistics:
@@ -47,7 +46,8 @@ class Statistics:
 
     def __init__(self, file: pq.ParquetFile, size: int) -> None:
         self._about = file.metadata
-        self._probe = pq.ParquetFile(_NoPages(size), metadata=file.metadata)
+        self._pages = _NoPages(size)
+        self._probe = pq.ParquetFile(self._pages, metadata=file.metadata)
 
     def of(self, group: int, leaf: int) -> Any | None:
         """Those of a row group's column, or None; fields of structs are columns of their own.
@@ -56,8 +56,12 @@ class Statistics:
             OSError, ValueError: if its metadata are damaged.
         """
         column = self._about.schema.column(leaf)
-        with contextlib.suppress(_Reached):
+        self._pages.asked = False
+        try:
             self._probe.read_row_group(group, columns=[column.path], use_threads=False)
+        except (pa.ArrowException, OSError, ValueError):
+            if not self._pages.asked:
+                raise
         chunk = self._about.row_group(group).column(leaf)
         if chunk.physical_type != column.physical_type:
             raise ValueError(f"{column.path} is {column.physical_type}, its row group {chunk.physical_type}")
