@@ -97,7 +97,7 @@ def label_of(value: Any, column: str | None, what: str = "label") -> str | None:
     """A label as text: 1, 1.0 and "1" are one class. None where there is none.
 
     Inputs:
-        what: it is, for messages.
+        what: the column holds, for messages.
     """
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return None

@@ -16,7 +16,7 @@ from modalign import BadSample
 from .claims import check_number, parsed_xml, unzipped
 from .write_abc import abc_of_score
 
-MAX_ELEMENTS, MAX_TOKENS = 60_000, 30_000
+READ_ELEMENTS, READ_TOKENS = 60_000, 30_000
 """Of XML and of Humdrum, that music21 is given: what one read may cost, some ten seconds."""
 _TANDEM = 10
 """Tokens that one of a line of clefs, keys or metres counts for: music21 takes so much longer over them."""
@@ -43,7 +43,7 @@ def abc_of_musicxml(content: bytes, limit: int) -> str:
     root[:] = [child for child in root if child.tag == "part-list"] + parts
     for element in root.iter():
         check_number(element.tag, element.text or "")
-    _check_size(sum(1 for _ in root.iter()), MAX_ELEMENTS, "elements")
+    _check_size(sum(1 for _ in root.iter()), READ_ELEMENTS, "elements")
 
     def load() -> Any:
         from music21.musicxml.xmlToM21 import MusicXMLImporter
@@ -76,7 +76,7 @@ def abc_of_humdrum(text: str, limit: int) -> str:
             break
         lines.append(line)
     tokens = sum((line.count("\t") + 1) * (_TANDEM if line.startswith("*") else 1) for line in lines)
-    _check_size(tokens, MAX_TOKENS, "tokens")
+    _check_size(tokens, READ_TOKENS, "tokens")
 
     def load() -> Any:
         from music21.humdrum.spineParser import HumdrumDataCollection

@@ -17,13 +17,11 @@ def quarantine_of(out: Path) -> Path:
     return out.with_name(f"{out.name}.quarantine.csv")
 
 
-def check_out(
-    out: Path, table: str | None = None, folder: Path | None = None, values: Sequence[str] = ()
-) -> Path:
+def check_out(out: Path, table: str | None = None, values: Sequence[str] = ()) -> Path:
     """The absolute path of the file to write.
 
     Inputs:
-        table: that is read, relative to ``folder``: a file, a folder or a pattern.
+        table: that is read, relative to the current folder: a file, a folder or a pattern.
         values: instead of a table; some may be paths.
 
     Raises:
@@ -39,7 +37,7 @@ def check_out(
         if path.exists() and not path.is_file():
             raise UserError(f"--out {out}: {path} is in the way, and no file; name another file")
     there = [path for path in written if path.exists()]
-    if there and any(_reads(path, table, folder or Path.cwd()) for path in there):
+    if there and any(_reads(path, table, Path.cwd()) for path in there):
         raise UserError(f"--out {out} is read as part of --table, and would be lost: name another file")
     if any(os.path.exists(value) and os.path.samefile(value, path) for path in there for value in values):
         raise UserError(f"--out {out} is one of the values, and would be lost: name another file")
